@@ -1,6 +1,6 @@
-//! The processes that a run starts beside itself: the one that becomes COMMAND, the one that asks a URL, the watchdog
-//! and the guards of actions. They are syngate too, called with command lines that no person types and no help
-//! shows.
+//! The processes that a run starts beside itself: one becomes COMMAND, one asks a URL, and the others are the
+//! watchdog and the guards of actions. They are syngate too, called with command lines that no person types and no
+//! help shows.
 
 use std::ffi::OsString;
 

@@ -379,7 +379,7 @@ fn killed_with_its_watchdog() {
         // What is left is marked, and the next run removes it.
         let status = host.sh(&format!("{SYNGATE} status")).unwrap();
         assert!(status.stdout.contains("stale"), "{status:?}");
-        assert_eq!(status.code(), 0, "nothing is shut: {status:?}");
+        assert_eq!(status.code(), 0, "no gate is closed: {status:?}");
         let next = self::call(host, words("--port 81 --ready-timeout 0"))
             .on(backend)
             .start(["true"]);
@@ -690,7 +690,7 @@ fn a_plain_table_that_is_loaded_again_shuts_nothing() {
     }
     assert!(gated(host), "it was loaded");
     let status = host.sh(&format!("{SYNGATE} status")).unwrap();
-    assert_eq!(status.code(), 0, "nothing is shut: {status:?}");
+    assert_eq!(status.code(), 0, "no gate is closed: {status:?}");
     assert!(status.stdout.contains("a gate is open"), "{status:?}");
 }
 

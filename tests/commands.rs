@@ -132,7 +132,7 @@ fn status_tells_who_has_shut_what_and_until_when() {
     let host = Host::new().unwrap();
     let (none, code) = status(&host);
     assert_eq!((none.len(), code), (0, 0));
-    assert_eq!(syngate(&host, "status").stdout, "nothing is shut\n");
+    assert_eq!(syngate(&host, "status").stdout, "no gate is closed\n");
 
     for backend in Backend::ALL {
         let options = "--port 80,8000-8010 --max-closed 20s --to 10.0.0.0/8,fd00::1 \
@@ -164,7 +164,7 @@ fn status_tells_who_has_shut_what_and_until_when() {
 
         let said = syngate(&host, "status").stdout;
         for part in [
-            "80,8000-8010 is shut",
+            "80,8000-8010 is closed",
             "by the kernel",
             "--allow-local",
             "0 SYNs",
@@ -267,7 +267,7 @@ assert libc.prctl(22, 2, ctypes.byref(Filter(6, ctypes.addressof(code))), 0, 0) 
     )
 }
 
-/// What could not be asked is not told as "nothing is shut", nor is it cleared.
+/// What could not be asked is not told as "no gate is closed", nor is it cleared.
 #[test]
 fn no_answer_is_not_told_as_open() {
     let host = Host::new().unwrap();
@@ -284,7 +284,10 @@ fn no_answer_is_not_told_as_open() {
         // The locks show that there is a run, where they can be read.
         assert!([1, 3].contains(&ran.code()), "{before}: {ran:?}");
         assert!(!ran.stderr.is_empty(), "{before}: {ran:?}");
-        assert!(!ran.stdout.contains("nothing is shut"), "{before}: {ran:?}");
+        assert!(
+            !ran.stdout.contains("no gate is closed"),
+            "{before}: {ran:?}"
+        );
         assert!(!ran.stdout.contains("is open"), "{before}: {ran:?}");
     }
     run.end();
@@ -313,7 +316,10 @@ fn a_table_that_iptables_does_not_list_is_not_told_as_open() {
     assert!(!listed.contains("syngate_"), "{listed}");
     let ran = syngate(&host, "status");
     assert_eq!(ran.code(), 3, "its run holds the port: {ran:?}");
-    assert!(ran.stdout.contains("is held by a run, and shut"), "{ran:?}");
+    assert!(
+        ran.stdout.contains("is held by a run, which has closed"),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("iptables-nft: run"), "{ran:?}");
     run.dies(&host);
     let ran = syngate(&host, "status");

@@ -524,7 +524,7 @@ fn long_transfers_are_whole_over_a_narrow_way() {
         let _echo = both_echo(&trio);
         divert_to(&trio, CROSS_B, "--to 10.79.0.100 --settle 0").run(["true"])
     };
-    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), but packets come in by eth0 with up to 1500: let ICMP";
+    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), but eth0 takes in up to 1500: let ICMP";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
 

@@ -379,7 +379,7 @@ fn a_port_that_nat_sends_elsewhere_is_told() {
             let outcome = call(&host, words(&format!("{options} --ready-timeout 0"))).run(["true"]);
             let says = outcome
                 .stderr
-                .contains("may send packets to 80 elsewhere before they come to the gate");
+                .contains("may send packets to 80 elsewhere before they reach the gate");
             assert_eq!(says, told, "{rule:?}: {options}: {outcome:?}");
         }
     }

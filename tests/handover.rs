@@ -396,7 +396,7 @@ fn who_comes_in_a_gap_waits_until_the_service_listens_again() {
         assert_eq!(outcome.report["action"], "handover");
         let says = outcome.report["message"].to_string();
         assert!(says.contains("80 was watched for "), "{says}");
-        let waited = format!(" {parked} connections waited (for ");
+        let waited = format!(", in case nobody listened: {parked} connections waited (for ");
         assert!(says.contains(&waited), "{says}");
         let restart =
             "nobody listened on 0.0.0.0:80 for a time, and clients waited: was COMMAND a restart?";

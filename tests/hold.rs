@@ -275,7 +275,8 @@ fn where_it_can_not_be_done() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["action"], "drop", "{outcome:?}");
     assert_eq!(outcome.report["hold"], Value::Null, "{outcome:?}");
-    let why = "--syn auto: SYNs are dropped, since they can't be held here: no NFQUEUE here";
+    let why = "--syn auto drops SYNs (clients connect at least 1 s late), since they can't be held here: no NFQUEUE \
+        here";
     assert!(outcome.stderr.contains(why), "{outcome:?}");
     assert!(
         outcome.report["warnings"][0]

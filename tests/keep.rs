@@ -85,7 +85,7 @@ fn nobody_waits_longer_than_max_wait() {
     let mut load = load.start(host).unwrap();
     load.wait_flowing().unwrap();
     drop(server);
-    keep.says(1, ", and then reset; new ones are refused");
+    keep.says(1, ", and then reset; new connections are refused");
     assert_eq!(listeners(host), Vec::<String>::new());
     let report = load.stop().unwrap();
     assert!(report.cut + report.reset > 1, "{report}");
@@ -188,7 +188,8 @@ fn the_service_has_its_own_backlog_back_when_it_has_accepted_them() {
     keep.ends(1);
 }
 
-const ENDS_LATER: &str = "nobody listens: keep ends once the service listens, and those who wait are handed over, or when nobody has";
+const ENDS_LATER: &str = "nobody listens: keep ends once it has handed the waiting connections over to the service, \
+    or when nobody has";
 
 /// Who waits as keep is told to end is served first.
 #[test]
@@ -280,10 +281,7 @@ fn a_gap_that_is_over_before_keep_looks_is_told() {
     let waits = waiting_client(host);
     let _server = shared().start(host).unwrap();
     keep.running.signal(Signal::SIGCONT).unwrap();
-    keep.says(
-        1,
-        "keep knew nobody who listened; 1 connection waited, for ",
-    );
+    keep.says(1, "keep knew of no listener; 1 connection waited, for ");
     all_served(&waits.finish().unwrap());
     let counted = || status(host).0[0]["kept"]["gaps"] == 1;
     wait_until(SOON, "the gap to be counted", counted).unwrap();

@@ -44,10 +44,7 @@ fn crashes_and_restarts_of_a_service_without_so_reuseport_are_noticed_by_nobody(
     let host = &pair.server;
     let server = alone().start_daemon(host).unwrap();
     let keep = Keep::on(host, "--any");
-    keep.says(
-        1,
-        "--any: listeners without SO_REUSEPORT have it while they are kept",
-    );
+    keep.says(1, "--any gives SO_REUSEPORT to listeners that lack it");
     let pid = host.dir().join("serve.pid");
     let kill = format!("kill -9 $(cat {})", pid.display());
     for times in [1, 2] {

@@ -37,7 +37,7 @@ fn an_address_that_the_service_gives_up_is_left_to_its_wildcard_listener() {
         1,
         "the service listens on 0.0.0.0:80 now, where the kernel can't move connections",
     );
-    keep.says(1, "; 0.0.0.0:80 gets new ones");
+    keep.says(1, "; 0.0.0.0:80 gets new connections");
     all_served(&client(host).finish().unwrap());
     let report = load.stop().unwrap();
     assert_eq!(report.refused, 0, "{report}");

@@ -426,7 +426,7 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     let taken = || has_taken_its_signals(host, pid.trim());
     wait_until(SOON, "the first signal taken", taken).unwrap();
     assert!(gated(host), "the first harms nobody");
-    // Others see that nothing is shut, and what goes on.
+    // Others see that no gate is closed, and what goes on.
     let what = "connections to its standby finish";
     for (call, code) in [("clear", 0), ("-p 80 --lock-timeout 0 -- true", 125)] {
         let ran = host.sh(&format!("{} {call}", harness::SYNGATE)).unwrap();
@@ -930,8 +930,8 @@ fn a_command_that_stops_the_standby_in_place_of_the_service_is_told() {
     assert!(both.len() == 2 && both.contains(&old[0]), "{both:?}");
     let new = both.iter().find(|pid| **pid != old[0]).unwrap();
     let told = format!(
-        "haproxy (pid {}), the old one, and haproxy (pid {new}), the new one; the standby is gone: \
-         COMMAND seems to have stopped the standby",
+        "haproxy (pid {}), the old one, and haproxy (pid {new}), the new one; the standby is gone, so COMMAND seems \
+         to have stopped that",
         old[0]
     );
     let warnings = outcome.report["warnings"].to_string();

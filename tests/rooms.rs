@@ -140,7 +140,7 @@ fn status_tells_who_has_parked_what_and_until_when() {
     assert!((30_000..=60_500).contains(&opens_in), "{gate:#}");
     let said = syngate(&host, "status").stdout;
     for part in [
-        "80 is parked\n",
+        "80 is closed: new connections wait until the service listens\n",
         "room, park: 20 connections wait",
         "by the guard",
     ] {
@@ -184,7 +184,10 @@ fn a_port_that_is_open_again_is_not_told_to_be_shut() {
     let quiet = |port: u16| syngate(host, &format!("status -q -p {port}")).code();
     assert_eq!([80, 8080].map(quiet), [3, 0]);
     let said = syngate(host, "status").stdout;
-    assert!(said.starts_with("80 is parked\n"), "{said}");
+    assert!(
+        said.starts_with("80 is closed: new connections wait until the service listens\n"),
+        "{said}"
+    );
     let said = syngate(host, "status -p 8080").stdout;
     assert!(
         said.starts_with("8080 is open; a run still works on it\n"),
@@ -223,7 +226,8 @@ fn the_guard_of_a_dead_run_is_told_of_and_clear_has_it_hand_over() {
             }
         };
         let part = format!(
-            "80 is parked by a run that is dead: its guard hands over to the service when that listens {part}"
+            "80 is closed by a run that is dead: its guard hands the waiting connections over once the service \
+             listens {part}"
         );
         assert!(said.contains(&part), "{said}");
         let ran = syngate(&host, "clear");
@@ -268,7 +272,7 @@ fn after_the_death_of_both_a_control_group_is_left() {
     }
     let said = syngate(&host, "status").stdout;
     assert!(
-        said.starts_with("nothing is shut\n") && said.contains(group) && said.contains(note),
+        said.starts_with("no gate is closed\n") && said.contains(group) && said.contains(note),
         "{said}"
     );
     let ran = syngate(&host, "clear");

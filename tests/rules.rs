@@ -150,7 +150,7 @@ fn many_separate_ports_are_a_hash_table() {
     let status = host.sh(&format!("{} status", harness::SYNGATE)).unwrap();
     let status = status.stdout;
     assert!(
-        status.starts_with("1001,1003,1005,1007,1009,1011,1013,1015,… (600 ports) is shut"),
+        status.starts_with("1001,1003,1005,1007,1009,1011,1013,1015,… (600 ports) is closed"),
         "{status}"
     );
     let set = host.must(["nft", "-j", "list", "sets"]);

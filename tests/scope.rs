@@ -899,7 +899,7 @@ fn prerouting_gates_what_a_container_publishes() {
             // In the input hook the gate stops none of those that the container gets.
             let way_round =
                 "has come round the closed gate (its listener is in another network namespace";
-            let elsewhere = "a rule may send packets to 80 elsewhere before they come to the gate";
+            let elsewhere = "a rule may send packets to 80 elsewhere before they reach the gate";
             let all = warnings.len();
             warnings.retain(|w| !w.as_str().unwrap().starts_with(elsewhere));
             assert_eq!(warnings.len() < all, hook == "input", "{outcome:?}");

@@ -93,7 +93,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -s V -l version -d 'Print 
 complete -c syngate -n "__fish_syngate_needs_command" -a "restart" -d 'Restart a service by its name: its ports and its test are found'
 complete -c syngate -n "__fish_syngate_needs_command" -a "reload" -d 'The same, for a service that can reload'
 complete -c syngate -n "__fish_syngate_needs_command" -a "run" -d 'Run the command of a profile'
-complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which gates stand here; exit status 3 if something is shut'
+complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which gates stand here; exit status 3 if a gate is closed'
 complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates: those of dead runs are removed, living runs open theirs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens on the ports'

@@ -197,7 +197,8 @@ impl Prepared for Try {
     }
 
     fn regret(&self) -> Option<&'static str> {
-        const DROPPED: &str = "--syn auto: SYNs are dropped, since they can't be held here";
+        const DROPPED: &str = "--syn auto drops SYNs (clients connect at least 1 s late), since they can't be held \
+            here";
         (self.name == drop::ENTRY.name).then_some(DROPPED)
     }
 }

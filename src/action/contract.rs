@@ -62,8 +62,10 @@ pub(crate) type GuardWork = Box<dyn FnOnce()>;
 
 /// Words about a gate that stands.
 pub(crate) struct Standing {
-    /// It is shut; where it steers to comes behind.
+    /// It is closed; where it steers to comes behind.
     pub shut: &'static str,
+    /// What new connections do then, if `shut` does not say it.
+    pub clients: &'static str,
     /// What goes on while it is open and a run has locked its ports, if anything does.
     pub open: Option<&'static str>,
     /// What it has done with the SYNs that it counted.
@@ -72,7 +74,8 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) const STOPS: Standing = Standing {
-        shut: "is shut",
+        shut: "is closed",
+        clients: "",
         open: None,
         done: "stopped",
     };
@@ -278,7 +281,7 @@ pub(crate) trait Action {
     /// The process that becomes COMMAND is about to do so.
     fn command(&mut self, _pid: i32) {}
 
-    /// `--ready-check` is about to start. Its processes may ask a port that is shut if they join the control group
+    /// `--ready-check` is about to start. Its processes may ask a port that is closed if they join the control group
     /// whose `cgroup.procs` this is. `None`: they wait as all others do, or need no such group.
     fn let_check_in(&mut self) -> Option<OwnedFd> {
         None
@@ -292,7 +295,7 @@ pub(crate) trait Action {
     /// SYNs to these ports reach the service again.
     fn opened(&mut self, _open: &PortSet) {}
 
-    /// Some ports were open for a while and are shut again.
+    /// Some ports were open for a while and are closed again.
     fn closed_again(&mut self) {}
 
     /// Looks at the sockets go to another network namespace from now on.

@@ -79,8 +79,35 @@ impl Action for Dropping {
         Account {
             rows: Vec::new(),
             verb: "closed",
-            words: stopped.map(|count| counted(count, "SYN") + " dropped"),
+            words: stopped.map(dropped_words),
             failures: Vec::new(),
         }
+    }
+}
+
+/// How many SYNs the gate dropped, and what that means for their clients.
+fn dropped_words(count: u64) -> String {
+    let dropped = counted(count, "SYN") + " dropped";
+    match count {
+        0 => dropped,
+        1 => dropped + ": its client connects at least 1 s late",
+        _ => dropped + ": their clients connect at least 1 s late",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_syn_is_told_to_make_its_client_late() {
+        assert_eq!(dropped_words(0), "0 SYNs dropped");
+        let one = dropped_words(1);
+        assert_eq!(one, "1 SYN dropped: its client connects at least 1 s late");
+        let many = dropped_words(4);
+        assert_eq!(
+            many,
+            "4 SYNs dropped: their clients connect at least 1 s late"
+        );
     }
 }

@@ -18,7 +18,7 @@
 //!    - `Action`: `means` says how it keeps new connections from the service. The other functions are its effects
 //!      while the gate is closed and afterwards. `account` gives its objects for the report, its words for the line,
 //!      and its warnings.
-//!    - `Policy` (in `decide/policy.rs`), pure: what to ask while a port is shut (`while_shut`), before
+//!    - `Policy` (in `decide/policy.rs`), pure: what to ask while a port is closed (`while_shut`), before
 //!      ports open (`aim`, `before_open`), and once the gate is open (`after_open`). There are four
 //!      questions: does anybody *take* the connections, *let go* who waits, how many are *left*, *stop*.
 //!      `Action::ask` answers, `Policy::answered` concludes: go on, these ports may open, give the gate up.

@@ -453,7 +453,7 @@ mod any_course {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         /// For any order of events: the gate is opened for good exactly once, before the end;
-        /// COMMAND is started at most once, and never behind an open gate; and no port is shut
+        /// COMMAND is started at most once, and never behind an open gate; and no port is closed
         /// after the gate was opened for good.
         #[test]
         fn ends_open(

@@ -27,7 +27,7 @@ use crate::words::unit_name::{service, stem};
                   under way is let finish; when the service listens again, the gate opens, and the \
                   SYNs, which the clients send again or which were held (--syn hold), reach the new \
                   process. Or new connections go to a standby meanwhile (--syn redirect), or \
-                  to the other host of a pair (--syn divert). The gate never stays shut: it is gone \
+                  to the other host of a pair (--syn divert). The gate never stays closed: it is gone \
                   when syngate is gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate restart | reload | run [OPTIONS] <NAME>\n       \
@@ -122,7 +122,7 @@ pub(crate) enum Named {
 /// The commands besides runs.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Other {
-    /// Show which gates stand here; exit status 3 if something is shut
+    /// Show which gates stand here; exit status 3 if a gate is closed
     #[command(after_help = "The manual: man syngate-status")]
     Status(StatusArgs),
     /// Open gates: those of dead runs are removed, living runs open theirs

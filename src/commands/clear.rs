@@ -95,7 +95,7 @@ fn still_shut(gates: &[Found], census: &mut Census) -> Vec<Found> {
     gates.collect()
 }
 
-/// What became of those who waited.
+/// What became of the connections that waited.
 fn fate(rooms: &FoundRooms) -> String {
     let (waiting, reset) = (rooms.waiting, rooms.stranded);
     let mut fate = String::new();
@@ -197,7 +197,7 @@ impl Clearing<'_> {
         if !self.force {
             let (ports, holder) = (gate.ports.brief(), &keep.holder);
             self.say.result(&format!(
-                "{ports}: nothing is shut, and {holder} keeps it (--force ends that)"
+                "{ports}: no gate is closed, and {holder} keeps it (--force ends that)"
             ));
         }
         true
@@ -217,7 +217,7 @@ impl Clearing<'_> {
         let is_open = || {
             let sight = find();
             let shut = |g: &Found| g.run == *id && !g.ports.is_empty();
-            // Where clear can't look, something may be shut.
+            // Where clear can't look, something may be closed.
             sight.unseen.is_empty() && !sight.gates.iter().any(shut)
         };
         let by_run = comes_true(is_open, LOOK_EVERY, self.timeout);
@@ -250,7 +250,7 @@ impl Clearing<'_> {
         if let Some(what) = who.and_then(|who| list::standing(&who.action).0.open) {
             let holder = &run.holder;
             self.say.result(&format!(
-                "nothing is shut: {holder} has opened its gate, and {what} (--force ends it)"
+                "no gate is closed: {holder} has opened it, and {what} (--force ends that)"
             ));
         }
     }
@@ -300,8 +300,8 @@ impl Clearing<'_> {
     fn leave(&self, gate: &Found) -> bool {
         if gate.ports.is_empty() {
             self.say.result(&format!(
-                "rules that shut nothing are left alone, since whether their run lives can't be told \
-                 from here (--force removes them): {}",
+                "rules that stop nothing are left alone, since whether their run lives can't be told from here \
+                 (--force removes them): {}",
                 gate.whose()
             ));
             return true;

@@ -1,5 +1,5 @@
-//! The commands besides runs: they show which gates stand, open gates, tell what this host can do, and stand by
-//! for restarts by anybody; and the runs of services and containers that are named.
+//! The commands besides runs: they show which gates stand, open gates, tell what this host can do, and stand by for
+//! restarts by others. Also the runs of services and containers by their names.
 
 pub(crate) mod check;
 pub(crate) mod clear;

@@ -18,8 +18,8 @@ pub(crate) enum Event {
     Ended(Vec<SocketId>),
     /// Answers [`Task::Check`] and [`Task::Rearm`]: whether the gate stands.
     Stands(bool),
-    /// Answers [`Task::ShutOnly`]: the ports that are shut now. If the change failed, they differ
-    /// from those in the task.
+    /// Answers [`Task::ShutOnly`]: the ports that are closed now. If the change failed, they differ from those in the
+    /// task.
     Shut(PortSet),
     /// Answers [`Task::Guard`]; the time is the duration of the look.
     Intact(bool, Duration),

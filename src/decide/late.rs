@@ -1,6 +1,6 @@
 //! A COMMAND that returns before the restart has begun (`systemctl --no-block`, a signal to a
-//! supervised process). Inherited sockets of which nothing has changed may also be a reload that
-//! nothing shows, or a service that COMMAND leaves alone. So the port opens, and closes again if the listener goes after all.
+//! supervised process). If nothing has changed on inherited sockets, COMMAND may also have been a reload that nothing
+//! shows, or have left the service alone. So the port opens, and closes again if the listener goes after all.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ impl State {
         self.watched_until(watch, since).is_some_and(|at| at > now)
     }
 
-    /// A group shows by its processes when a reload is over, so while its port is shut each look asks for
+    /// A group shows by its processes when a reload is over, so while its port is closed each look asks for
     /// them.
     pub(super) fn looks_at_holders(&self, now: Instant) -> bool {
         let due = now >= self.next_holders;

@@ -24,7 +24,7 @@ pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(100);
 /// the listener would be noticed late.
 pub(crate) const HOLDERS_EVERY: Duration = Duration::from_millis(100);
 
-/// A look that is repeated while a port is shut. The interval grows where the look is slow, so that
+/// A look that is repeated while a port is closed. The interval grows where the look is slow, so that
 /// other work gets its turn.
 #[derive(Debug)]
 pub(crate) struct Regular {

@@ -39,8 +39,7 @@ impl State {
         }
     }
 
-    /// Shuts `shut` only. Where SYNs are held, ports that are about to open stay shut until these
-    /// are released.
+    /// Closes `shut` only. Where SYNs are held, ports that are about to open stay shut until these are released.
     pub(super) fn shut_only(&mut self, shut: PortSet, now: Instant) -> Option<Task> {
         let mut shut = shut;
         if self.policy.aim(self.shut.minus(&shut)) {

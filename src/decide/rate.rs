@@ -1,4 +1,4 @@
-//! `--release-rate`: how many of those who wait may be let go by now. Pure.
+//! `--release-rate`: how many of the waiting connections may be let go by now. Pure.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};

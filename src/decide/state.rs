@@ -232,7 +232,7 @@ impl State {
         }
     }
 
-    /// Whether a port is shut and the run is not over.
+    /// Whether a port is closed and the run is not over.
     pub(super) fn is_shut(&self) -> bool {
         !self.opened && !self.shut.is_empty() && self.phase != Phase::Over
     }

@@ -111,8 +111,8 @@ pub(crate) trait Backend {
     /// Whether the rules are there, as far as a cheap check tells.
     fn intact(&mut self) -> bool;
 
-    /// Looks once more when the gate has just been opened: how others have changed its rules, or got
-    /// round them, since the last check, in the words of a warning.
+    /// Looks once more when the gate has just been opened. Returns a warning if others have changed its rules, or got
+    /// round them, since the last check.
     fn found_late(&mut self) -> Option<String> {
         None
     }

@@ -74,9 +74,8 @@ pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Op
         .filter(|rule| rule.does == Does::SendsSomeElsewhere);
     if let Some(rule) = sending.find(|rule| !about(rule).is_empty()) {
         return Some(format!(
-            "--syn redirect={standby}: a rule sends some clients of {} elsewhere ({}); redirect would come \
-             before it, and only the first NAT of a connection counts, so these clients would reach the \
-             standby; use --syn hold",
+            "--syn redirect={standby}: a rule sends some clients of {} elsewhere ({}); only the first NAT of a \
+             connection counts, so redirect would send them to the standby: use --syn hold",
             about(rule).brief(),
             rule.by
         ));
@@ -84,10 +83,9 @@ pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Op
     if let Some(rule) = lets_in_what_was_translated(rules, Some(standby)) {
         let gated = gated.brief();
         return Some(format!(
-            "--syn redirect={standby}: a rule accepts all that NAT sends elsewhere ({}), so clients that \
-             other rules keep out of {gated} would get in; accept port {standby} as {gated} is accepted, \
-             name the port before NAT in that rule (ct original proto-dst, --ctorigdstport), or use --syn \
-             hold",
+            "--syn redirect={standby}: a rule accepts all that NAT sends elsewhere ({}), so clients that other rules \
+             keep out of {gated} would get in: name the port before NAT in that rule (ct original proto-dst, \
+             --ctorigdstport), or use --syn hold",
             rule.by
         ));
     }
@@ -98,10 +96,9 @@ pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Op
         false => "",
     };
     Some(format!(
-        "--syn redirect={standby}: a rule may refuse clients by port {ports} ({}), and redirected packets \
-         have another port, so the clients that it keeps out would get in; {helps}in that table refuse them \
-         by port {standby} as well, or by the port before NAT (meta l4proto tcp ct original proto-dst \
-         {ports}, or -m conntrack --ctorigdstport {ports})",
+        "--syn redirect={standby}: a rule may refuse clients by port {ports} ({}), and redirected packets have port \
+         {standby}, so it would let those clients in; {helps}in that table refuse port {standby} as well, or the \
+         port before NAT (meta l4proto tcp ct original proto-dst {ports}, or -m conntrack --ctorigdstport {ports})",
         rule.by
     ))
 }

@@ -138,7 +138,7 @@ impl Gate {
         &self.shut
     }
 
-    /// Whether the kernel shuts exactly the ports that it should.
+    /// Whether the kernel closes exactly the ports that it should.
     ///
     /// # Errors
     /// The ports can't be read.
@@ -146,10 +146,10 @@ impl Gate {
         Ok(self.backend.shut()? == self.shut)
     }
 
-    /// Shuts exactly `ports` from now on: opens others, and may close some again.
+    /// Closes exactly `ports` from now on: opens others, and may close some again.
     ///
     /// # Errors
-    /// The ports that were shut still are.
+    /// The ports that were closed still are.
     pub(crate) fn shut_only(&mut self, ports: PortSet) -> Result<()> {
         self.backend.set_ports(&ports, self.until)?;
         self.note_deadline();

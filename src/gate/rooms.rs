@@ -122,7 +122,7 @@ impl Seen {
         })
     }
 
-    /// Whether somebody listens who gets those who wait in that room.
+    /// Whether somebody listens who gets the connections that wait in that room.
     fn is_served(&self, room: &Listener) -> bool {
         let place = Place::of(room);
         let mut services = self.services.iter();
@@ -175,8 +175,8 @@ pub(crate) fn stranded(guard: &RoomGuard) -> Result<usize> {
     }
 }
 
-/// The guard of another keep, dead or alive, that has still to stand back from these ports, on which the caller has the
-/// lock of runs. Where nobody listens it stays, and hands those who wait over once somebody does.
+/// The guard of another keep, dead or alive, that has still to stand back from these ports, on which the caller has
+/// the lock of runs. Where nobody listens it stays, and hands the waiting connections over once somebody does.
 ///
 /// # Errors
 /// The kernel does not list its sockets.
@@ -212,7 +212,7 @@ fn has_to_stand_back(guard: &RoomGuard, ports: &PortSet) -> Result<bool> {
     if !services.any(|service| ports.contains(service.port)) {
         return Ok(false);
     }
-    // It is about to give back those that are shut.
+    // It is about to give back those that are closed.
     let all_open = seen.rooms.len() == guard.orders.rooms.len();
     let mut rooms = seen.rooms.iter();
     Ok(!all_open || rooms.any(|room| ports.contains(room.port) && seen.is_served(room)))

@@ -114,7 +114,7 @@ pub(crate) fn may_be_left() -> bool {
 /// Opens a gate whose run is dead.
 ///
 /// # Errors
-/// Something may still be shut.
+/// Something may still be closed.
 pub(crate) fn erase(gate: &Found) -> Result<()> {
     match &gate.by {
         By::Rules(kind) => backends::erase(*kind, &gate.run),
@@ -142,7 +142,7 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
     // A keep stands back by itself, and from the ports of this run only; so does the guard of a dead one.
     let stale = gates.into_iter().filter(|gate| !gate.is_keep_s());
     let stale = stale.filter(|gate| is_stale(gate, &roll) == Some(true));
-    // Those who wait for a service that nobody starts but this run are handed over once it has.
+    // The connections that wait for a service that nobody starts but this run are handed over once it has.
     let stale = stale.filter(|gate| gate.by.rooms().is_none_or(|rooms| rooms.served));
     let erased = stale.map(|gate| {
         let erased = erase(&gate);
@@ -162,9 +162,9 @@ fn locks_of(gate: &Found) -> LocksOf {
     }
 }
 
-/// Whether the gate's run is dead: it was in another boot of the host (somebody has saved the rules
-/// and restored them), or it holds no lock in the lock file that the gate's comment names. `None`:
-/// nobody can tell, since the roll is of another file, and the run may be in another container.
+/// Whether the gate's run is dead. Then it holds no lock in the lock file that the gate's comment names, or it ran in
+/// another boot of the host (somebody has saved the rules and restored them). `None`: nobody can tell, since the roll
+/// is of another file, and the run may be in another container.
 fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
     if gate.owned {
         return Some(false);

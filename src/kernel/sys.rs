@@ -180,7 +180,7 @@ fn become_program(
     }
 }
 
-/// Starts a child that does `work`, and ends with what that returns as its exit status.
+/// Starts a child that does `work`. What `work` returns is the child's exit status.
 ///
 /// # Errors
 /// Those of fork(2).
@@ -488,8 +488,8 @@ pub(crate) fn ignore_but_leave_to_children(signal: Signal) {
     let _ = SigSet::from(signal).thread_unblock();
 }
 
-/// Discards a blocked signal that has come and that nobody has read: a signal that is ignored is not kept
-/// (sigaction(2)). A signal that the caller has had ignored stays so.
+/// Discards a blocked signal that has come and was not read. It does so by ignoring the signal: the kernel does not
+/// keep an ignored signal (sigaction(2)). A signal that the caller has had ignored stays so.
 pub(crate) fn forget_pending(signal: Signal) {
     if is_ignored(signal as libc::c_int) {
         return;

@@ -1,5 +1,5 @@
-//! Asks the URL of `--ready-url` once. A process of its own does it, so that the run never waits for an answer: it is
-//! syngate, called with a hidden command, as a command line of `--ready-check` would be.
+//! Asks the URL of `--ready-url` once. A process of its own asks, so that the run never waits for an answer. It is
+//! syngate, called with a hidden command.
 
 use std::ffi::OsString;
 use std::fs::File;

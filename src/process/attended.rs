@@ -1,5 +1,5 @@
-//! The run's side of a guard that must not be missing: the run asks it now and then whether it is there,
-//! and puts another one in the place of one that was killed, was stopped, or hangs.
+//! The run's side of a guard that must not be missing. Now and then the run asks the guard whether it is there. If it
+//! was killed, was stopped, or hangs, the run starts another one.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};

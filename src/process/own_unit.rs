@@ -1,5 +1,5 @@
-//! A systemd unit can't stop, restart or reload itself through syngate: the job would wait for the very
-//! call that asks for it, or kill that call, and the gate with it. The decisions are pure.
+//! A systemd unit can't stop, restart or reload itself through syngate. systemd's job would wait for the call that
+//! asks for it, or kill that call, and the gate with it. The decisions are pure.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Limits of resources (setrlimit(2)) under which a run could not be carried through: the kernel would end it
-//! in its middle, or what it needs while the gate is closed would fail.
+//! Limits of resources (setrlimit(2)) that are too low for a run. The kernel would end the run in the middle, or
+//! calls that it needs while the gate is closed would fail.
 
 use std::time::Duration;
 

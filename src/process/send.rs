@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 
 use crate::kernel::sys;
 
-/// Sends a signal to the process with this pid, if it `is_meant`: what the caller knows of the process is
-/// looked at once more, while the kernel keeps the two apart.
+/// Sends a signal to the process with this pid, if it `is_meant`. That check comes after the pidfd is open, so that
+/// the kernel can't have given the pid to another process since.
 ///
 /// # Errors
 /// Those of kill(2). ESRCH: it has ended, and the pid may be another's.

@@ -214,9 +214,8 @@ impl Run<'_> {
                 n => format!(", {n} times"),
             };
             self.warn(format!(
-                "another program removed or changed the gate's rules while the gate was closed, or put \
-                 others before them (a firewall's reload, iptables -F, iptables -I?): syngate closed the \
-                 gate again at once{times}"
+                "another program removed or changed the gate's rules while the gate was closed, or put others before \
+                 them (a firewall's reload, iptables -F, iptables -I?): syngate closed the gate again at once{times}"
             ));
         }
     }
@@ -224,10 +223,9 @@ impl Run<'_> {
     fn warn_of_a_fall(&mut self, state: &State) {
         if self.trouble.fell || state.is_fallen() {
             self.warn(
-                "another program removed or changed the gate's rules while the gate was closed, or put \
-                 others before them (a firewall's reload, iptables -F, iptables -I?), and syngate noticed \
-                 it only at the gate's next change: until then, new connections reached the service, or \
-                 were refused where nobody listened"
+                "another program removed or changed the gate's rules while the gate was closed, or put others before \
+                 them (a firewall's reload, iptables -F, iptables -I?), and syngate noticed it late: until then, new \
+                 connections reached the service, or were refused where nobody listened"
                     .to_owned(),
             );
         }

@@ -1,7 +1,9 @@
 //! `--leave`: a load balancer takes this host out before the gate closes, since its health checks fail.
 //!
-//! The rules that refuse the checks are a gate of their own, with the same guarantees. They stay until the run's
-//! gate is open again.
+//! The rules that refuse the checks are a second `Gate`, of the same backends, with an id of its own and the same
+//! guarantees. They stay until the run's gate is open again. The comment of these rules names the run (`of=`), so that
+//! `status`, `clear` and the sweep find out whether it lives. `Run` drops this gate after its own, and opens it as soon
+//! as its own is open.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,5 @@
-//! Looks now and then at what decisions do not depend on, while a port is shut: whether connections
-//! begin that the gate should have stopped, and whether it stops a client that COMMAND or
-//! `--ready-check` waits for.
+//! Looks now and then, while a port is closed, for two things on which no decision depends: connections that the gate
+//! should have stopped, and a client that the gate stops while COMMAND or `--ready-check` waits for it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -88,9 +88,8 @@ fn of_a_divert(ports: &PortSet, firewall: &Firewall) -> Place {
     if let Some(by) = by {
         place.hook = Where::Prerouting;
         place.warnings.push(format!(
-            "--hook auto: the gate is in the prerouting hook, since a rule changes new connections before \
-             the input hook ({by}): so clients that this host's rules refuse are diverted as well, and the \
-             peer's firewall has to refuse them"
+            "--hook auto: the gate is in the prerouting hook, since a rule changes new connections before the input \
+             hook ({by}): it diverts even clients that this host's firewall refuses, so the peer's has to refuse them"
         ));
     }
     place
@@ -138,8 +137,8 @@ fn published(firewall: &Firewall, ports: &PortSet) -> Option<String> {
     let by = &gated.clone().next()?.by;
     let ports: PortSet = gated.map(|published| published.port).collect();
     Some(format!(
-        "a rule may send packets to {} elsewhere before they come to the gate, which is in the input hook \
-         ({by}): use --hook prerouting, and say by --listen-port or --listen-netns where the listeners are",
+        "a rule may send packets to {} elsewhere before they reach the gate in the input hook ({by}): use --hook \
+         prerouting, and say by --listen-port or --listen-netns where the listeners are",
         ports.brief()
     ))
 }
@@ -167,9 +166,8 @@ fn proxied(proxied: &ProxiedPort, ports: &PortSet) -> Option<String> {
         None => ("other ports".to_owned(), "PORT".to_owned()),
     };
     Some(format!(
-        "TPROXY hands packets to {which} to the listener on {port} ({by}), and they keep the port that the \
-         client asked for, which is not gated: gate that port, as by --port {example} --listen-port \
-         {example}={port}"
+        "TPROXY hands packets to {which} to the listener on {port} ({by}), but the gate sees the port that the \
+         client asked for: gate that, as by --port {example} --listen-port {example}={port}"
     ))
 }
 

@@ -175,8 +175,8 @@ impl Call<'_> {
         }
     }
 
-    /// A keep stands back from locked ports, unless nobody listens there: then those who wait are the keep's to
-    /// hand over, once COMMAND has started the service.
+    /// A keep stands back from locked ports, unless nobody listens there: then the waiting connections are the keep's
+    /// to hand over, once COMMAND has started the service.
     ///
     /// # Errors
     /// It does not.

@@ -1,4 +1,4 @@
-//! What there is to be seen while a port is shut, besides what decisions depend on.
+//! What there is to be seen while a port is closed, besides what decisions depend on.
 
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;

@@ -13,8 +13,8 @@ use crate::words::gated::Gated;
 use crate::words::scope::Where;
 use crate::words::steer::Steer;
 
-/// With more TCP sockets in the network namespace, connections that begin are not told from the others;
-/// with more together with those in TIME_WAIT, those that are over already are not.
+/// With more TCP sockets than this in the network namespace, a look does not tell new connections from old ones. With
+/// more sockets and TIME_WAIT together, it does not tell those that are over already.
 pub(crate) const ONLOOK_CONNECTIONS: usize = 20_000;
 
 #[derive(Debug)]
@@ -156,10 +156,10 @@ impl Known {
         Ok(self.begun(&seen, cookies).map(Passing::ends).collect())
     }
 
-    /// The connections whose handshakes began after the gate had closed: half-open ones that were not
-    /// there, and others that were not even half-open. With SYN cookies nothing is seen of a
-    /// handshake before its end, so those don't count. Where nobody listened, it may be this host that
-    /// has connected to another one, from this port.
+    /// The connections whose handshakes began after the gate had closed: half-open connections that were not there,
+    /// and established ones that were not even half-open before. With SYN cookies nothing is seen of a handshake
+    /// before its end, so those don't count. Where nobody listened, it may be this host that has connected to another
+    /// one, from this port.
     fn begun<'a>(&self, seen: &'a [Passing], cookies: bool) -> impl Iterator<Item = &'a Passing> {
         let listening = listening(seen);
         let began = move |one: &&Passing| {

@@ -218,7 +218,7 @@ impl Run<'_> {
         gates.any(Gate::empties_queues) && self.world.others_hold(own)
     }
 
-    /// Health checks are refused for as long as the gate is shut.
+    /// Health checks are refused for as long as the gate is closed.
     fn keep_refusing(&mut self) {
         let found = self.leave.as_mut().map(keep_refusing);
         found.into_iter().flatten().for_each(|text| self.warn(text));

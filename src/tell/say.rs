@@ -156,8 +156,8 @@ impl Say {
         }
     }
 
-    /// For the time that the gate is closed: a full pipe, a terminal that was stopped with Ctrl-S, or a
-    /// file server that is gone must not delay the run. Lines that stderr does not take at once are kept.
+    /// For the time in which the gate is closed. A full pipe, a terminal that was stopped with Ctrl-S, or a file
+    /// server that is gone must not delay the run. Lines that stderr does not take at once are kept.
     pub(crate) fn must_not_block(&self) {
         self.in_haste.set(true);
     }

@@ -39,6 +39,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     rows: &["divert"],
     standing: Standing {
         shut: "is diverted to",
+        clients: "",
         open: Some("connections to its peer finish"),
         done: "diverted or dropped",
     },

@@ -204,9 +204,8 @@ fn judge(
             hop.address, hop.device
         )),
         None => Err(format!(
-            "it does not answer on {silent} within --peer-timeout {}: does it have that address, does it \
-             let the packets in (rp_filter, firewall), and is it diverting nothing itself now? (--to names \
-             the addresses that both hosts have)",
+            "it does not answer on {silent} within --peer-timeout {}: does it lack that address, drop the packets \
+             (rp_filter, firewall), or divert them itself now? (--to names the addresses that both hosts have)",
             humantime::format_duration(timeout)
         )),
     }

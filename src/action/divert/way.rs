@@ -140,9 +140,8 @@ pub(crate) fn remarks(
         for link in here.links_of(to) {
             if fits < link.mtu {
                 remarks.push(format!(
-                    "packets to {peer} have room for {fits} bytes ({0}), but packets come in by {1} with \
-                     up to {2}: let ICMP (fragmentation needed, packet too big) out to the clients, or \
-                     raise the MTU of {0}",
+                    "packets to {peer} have room for {fits} bytes ({0}), but {1} takes in up to {2}: let ICMP \
+                     (fragmentation needed, packet too big) out to the clients, or raise the MTU of {0}",
                     way.device, link.device, link.mtu
                 ));
             }
@@ -190,8 +189,8 @@ impl Here {
         outer.map_or(0, |own| own.device)
     }
 
-    /// The links by which packets to the address come in: the link that has it, or any link if that
-    /// is the loopback.
+    /// The links by which packets to the address come in. It is the link that has the address, or any link if that is
+    /// the loopback.
     fn links_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let device = self.device_of(address);
         let any = self.is_loopback(device);
@@ -460,7 +459,9 @@ mod tests {
         let [mtu] = &said(&across, None, false)[..] else {
             panic!()
         };
-        assert!(mtu.contains("room for 1400 bytes (x)") && mtu.contains("eth0 with up to 1500"));
+        assert!(
+            mtu.contains("room for 1400 bytes (x)") && mtu.contains("eth0 takes in up to 1500")
+        );
         assert!(said(&near, Some(1280), false)[0].contains("room for 1280"));
         assert!(said(&near, None, true)[0].contains("ethtool -K eth0 lro off"));
     }

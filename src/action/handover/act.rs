@@ -121,7 +121,10 @@ impl Action for HandoverAction {
             did: "waited",
             max_held: self.max_held,
         };
-        let account = account(&self.rooms, &told, now);
+        let mut account = account(&self.rooms, &told, now);
+        account.words = account
+            .words
+            .map(|words| format!("in case nobody listened: {words}"));
         let mut rooms = self.rooms.borrow_mut();
         let restarted = self.gap.of_restarts(&mut rooms);
         if !restarted.is_empty() {

@@ -1,6 +1,6 @@
 //! `--syn handover`: for reloads, and for what mostly hands its sockets over by itself. New connections reach
-//! the service as long as it listens. When one of its listeners closes, the kernel moves its connections to
-//! the others; when none is left, they wait in a room of syngate's own until the service listens again.
+//! the service as long as it listens. When one of the service's listeners closes, the kernel moves its connections to
+//! the others. When no listener is left, connections wait in a room of syngate's own until the service listens again.
 
 mod act;
 mod options;

@@ -30,6 +30,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     rows: &[NAME],
     standing: Standing {
         shut: "is watched",
+        clients: ": new connections wait only while nobody listens",
         open: None,
         done: "parked",
     },

@@ -120,7 +120,7 @@ fn cut_words(cut: Cut, timeout: Duration) -> Option<String> {
             humantime::format_duration(timeout)
         )),
         Cut::Stalled => Some(format!(
-            "since for {} more came than the service took",
+            "since, for {}, more came than the service took",
             humantime::format_duration(STALL)
         )),
     }

@@ -186,8 +186,7 @@ impl Hold {
         ids.len()
     }
 
-    /// Ports are shut again, or the listeners have gone: clients whose SYN was released may send a
-    /// new one.
+    /// Ports are closed again, or the listeners have gone: clients whose SYN was released may send a new one.
     pub(crate) fn forget_who_has_gone(&mut self) {
         self.line.forget_who_has_gone();
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::decide::policy::{Cut, Waiting};
 use crate::words::ports::PortSet;
 
-/// If the number of held SYNs has not shrunk for this long although some are released, more arrive
-/// than go, as in a flood: an open gate serves clients better. If none can be released, the service
-/// does not accept yet and gets its time.
+/// If the number of held SYNs has not shrunk for this long although some are released, more arrive than go, as in a
+/// flood. An open gate then serves clients better. If none can be released, the service does not accept yet and gets
+/// its time.
 pub(crate) const STALL: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]

@@ -32,7 +32,8 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     parse: |_| Ok(Arc::new(Park)),
     rows: &[NAME],
     standing: Standing {
-        shut: "is parked",
+        shut: "is closed",
+        clients: ": new connections wait until the service listens",
         open: None,
         done: "parked",
     },

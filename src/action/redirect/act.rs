@@ -124,9 +124,8 @@ impl RedirectAction {
         let two = there.and_then(|there| two_instances(now.before, &there));
         if let Some(TwoInstances { old, new }) = two {
             now.warn(format!(
-                "two instances of the service listen: {old}, the old one, and {new}, the new one; the \
-                 standby is gone: COMMAND seems to have stopped the standby in place of the old instance; \
-                 stop that"
+                "two instances of the service listen: {old}, the old one, and {new}, the new one; the standby is \
+                 gone, so COMMAND seems to have stopped that in place of the old one: stop the old one"
             ));
         }
     }

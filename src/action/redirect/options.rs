@@ -36,6 +36,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     rows: &["redirect", "standby"],
     standing: Standing {
         shut: "is redirected to port",
+        clients: "",
         open: Some("connections to its standby finish"),
         done: "redirected",
     },

@@ -44,7 +44,7 @@ impl RoomRow {
 pub(super) fn waited_words(did: &str, figures: &Figures) -> String {
     let longest = ms_words(figures.longest);
     let mut words = match figures.handed_over + figures.reset {
-        0 => format!("no connection {did}"),
+        0 => "no connection had to wait".to_owned(),
         n => format!("{} {did} (for {longest} at most)", counted(n, "connection")),
     };
     if figures.reset > 0 {
@@ -53,7 +53,7 @@ pub(super) fn waited_words(did: &str, figures: &Figures) -> String {
     words
 }
 
-/// `elsewhere`: where the service listens that could not have those who waited.
+/// `elsewhere`: where the service listens that could not have the connections that waited.
 pub(super) fn reset(figures: &Figures, elsewhere: &[String]) -> Option<Failure> {
     let many = match figures.reset {
         0 => return None,
@@ -117,9 +117,8 @@ pub(super) fn unmoved_words(figures: &Figures, unmoved: Option<u64>) -> Option<S
     let more = unmoved?.saturating_sub(figures.reset as u64);
     (more > 0).then(|| {
         format!(
-            "the kernel could not move {} (TCPMigrateReqFailure, which counts the whole network \
-             namespace): clients of this service may have been reset, or clients of another one; or it was \
-             a flood, whose handshakes nobody finishes",
+            "the kernel could not move {} (TCPMigrateReqFailure, which counts the whole network namespace): it may \
+             have reset clients of this service, or of another one, or a flood of half-open connections",
             match figures.reset {
                 0 => format!("{more} connections or handshakes"),
                 reset => format!("{more} more connections or handshakes than the {reset} that were reset"),
@@ -151,7 +150,7 @@ mod tests {
         assert_eq!(row, ("park", numbers));
 
         let words = |handed_over, reset| waited_words("parked", &of(handed_over, reset));
-        assert_eq!(words(0, 0), "no connection parked");
+        assert_eq!(words(0, 0), "no connection had to wait");
         assert_eq!(words(1, 0), "1 connection parked (for 250 ms at most)");
         assert_eq!(
             words(2, 3),

@@ -74,7 +74,7 @@ impl RoomGate {
     }
 
     /// Group by group: a group whose ports are all open is handed over, or begins to be. Where the service comes
-    /// first, nobody waits for that, and the rooms stay to the end. A port that shuts again parks again.
+    /// first, nobody waits for that, and the rooms stay to the end. A port that closes again parks again.
     fn set(&mut self, ports: &PortSet) -> Result<()> {
         let mut rooms = self.rooms.borrow_mut();
         // COMMAND may have ended just now, since it could not listen.
@@ -115,7 +115,7 @@ impl RoomGate {
         done
     }
 
-    /// The listeners' ports that are open where these are shut.
+    /// The listeners' ports that are open where these are closed.
     fn opened(&self, rooms: &Rooms, shut: &PortSet) -> PortSet {
         let ports = rooms.groups.iter().map(|group| group.place.port);
         let is_open = |port: &u16| self.gated.served_by(*port).intersection(shut).is_empty();
@@ -135,7 +135,7 @@ impl Backend for RoomGate {
             self.watch = Some(Watch::start(&rooms, until)?);
         }
         drop(rooms);
-        // The guard of a run that was stopped for so long has taken back what a room needs to be shut.
+        // The guard of a run that was stopped for so long has taken back what a room needs to be closed.
         ensure!(
             Instant::now() < until,
             "--max-closed was over before the gate was closed: syngate hung, or somebody had stopped it"

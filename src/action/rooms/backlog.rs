@@ -1,4 +1,4 @@
-//! A listener that gets those who waited has a longer backlog until it keeps up.
+//! A listener that gets the connections that waited has a longer backlog until it keeps up.
 
 use std::time::Instant;
 
@@ -48,8 +48,8 @@ impl Group {
         raised.sum()
     }
 
-    /// The service has its own backlog back once it keeps up: a burst that it has accepted keeps it busy, and
-    /// meanwhile more come than its own backlog may have. A listener that has gone needs none.
+    /// The service has its own backlog back once it keeps up. A burst that it has accepted keeps it busy, and
+    /// meanwhile more connections come than its own backlog holds. A listener that has gone needs none.
     pub(super) fn lower(&mut self, there: &Sample) {
         self.lower_where(there, |raised, queue| {
             raised.keeps_up(queue, Instant::now())

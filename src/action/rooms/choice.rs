@@ -6,7 +6,7 @@ use serde::Serialize;
 /// More rooms in a group would make each choice slower.
 pub(crate) const MOST_ROOMS: u32 = 64;
 
-/// How many may wait in one room. When it is shut they move to a queue of the service's, which may be no longer
+/// How many may wait in one room. When it is closed they move to a queue of the service's, which may be no longer
 /// than `longest_queue`, and keeps place there for new connections.
 pub(crate) fn largest_room(longest_queue: u32) -> u32 {
     (longest_queue / 2).max(1)

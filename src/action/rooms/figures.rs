@@ -1,14 +1,14 @@
-//! What became of those who waited, in numbers.
+//! What became of the connections that waited, in numbers.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What became of those who waited.
+/// What became of the connections that waited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub handed_over: usize,
-    /// Nobody listened when the rooms were shut.
+    /// Nobody listened when the rooms were closed.
     pub reset: usize,
     /// The same, and their clients had closed them before, as far as `syngate keep` looks at that.
     #[serde(default)]
@@ -29,7 +29,7 @@ pub(crate) struct Acted {
 }
 
 impl Figures {
-    /// Of those who were reset, so many had left.
+    /// Of the connections that were reset, so many had left.
     pub(crate) fn tell_apart(&mut self, left: usize) {
         let left = left.min(self.reset);
         self.reset -= left;

@@ -1,4 +1,4 @@
-//! When the rooms are shut: listeners have nothing of syngate's any more.
+//! When the rooms are closed: listeners have nothing of syngate's any more.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 use crate::words::scope::Scope;
 
 impl Rooms {
-    /// Takes back what was given to the listeners that are there now. The rooms are shut.
+    /// Takes back what was given to the listeners that are there now. The rooms are closed.
     pub(crate) fn give_back(&mut self) {
         if std::mem::replace(&mut self.given_back, true) {
             return;
@@ -52,7 +52,7 @@ impl Rooms {
         }
     }
 
-    /// Where listeners have come on the same ports that are in no group with rooms, or for which rooms were shut.
+    /// Where listeners have come on the same ports that are in no group with rooms, or for which rooms were closed.
     pub(crate) fn elsewhere(&mut self) -> Vec<String> {
         let there = self.look(false).unwrap_or_default();
         let others = there.listeners.iter().filter(|listener| {

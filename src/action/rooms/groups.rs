@@ -117,7 +117,7 @@ pub(crate) struct Group {
     pub(super) opened: Option<Opened>,
     /// Since when connections may wait in the rooms.
     pub(super) waits: RefCell<Waits>,
-    /// Those who wait are being handed over.
+    /// The waiting connections are being handed over.
     pub(super) letting_go: Option<Portions>,
     /// Some were handed over, and no look has shown since that all of them were accepted.
     pub(super) unaccepted: bool,
@@ -132,7 +132,7 @@ pub(crate) struct Group {
     pub(super) made_at: Instant,
     /// Since when nobody listens there.
     pub(super) deserted: Option<Instant>,
-    /// The rooms were shut for the service, which listens elsewhere.
+    /// The rooms were closed for the service, which listens elsewhere.
     pub(super) gave_way: bool,
     /// With `--any`: who is bound there.
     pub(super) bound: Bound,
@@ -191,7 +191,7 @@ impl Group {
     /// From now on new connections go to the rooms.
     ///
     /// # Errors
-    /// Some may be open. [`Rooms::hand_over`] shuts them.
+    /// Some may be open. [`Rooms::hand_over`] closes them.
     pub(crate) fn park(&mut self) -> Result<()> {
         let Some(shelf) = &self.shelf else {
             return Ok(());
@@ -444,7 +444,7 @@ impl Rooms {
     /// From now on new connections go to the rooms of that group, or would if nobody listened.
     ///
     /// # Errors
-    /// Some rooms may be open. [`Rooms::hand_over`] shuts them.
+    /// Some rooms may be open. [`Rooms::hand_over`] closes them.
     pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
         self.life.show();
         self.groups[number].one_of_many = self.groups.len() > MOST_LOOKED_AT;

@@ -1,4 +1,4 @@
-//! The guard process of waiting rooms. When the run has died, it hands those who wait over to the service
+//! The guard process of waiting rooms. When the run has died, it hands the waiting connections over to the service
 //! once that listens again.
 
 use std::ffi::{CStr, OsString};
@@ -39,8 +39,8 @@ const NAME_FOR_KERNEL: &CStr = c"gate-room";
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that does not tell for so long that it works hangs, or somebody has stopped it.
 pub(crate) const HUNG: Duration = Duration::from_secs(2);
-/// When the run has died and the old listener stays for so long, COMMAND may not end it any more: those
-/// who wait go back there. The rooms stay as long as COMMAND runs.
+/// When the run has died and the old listener stays for so long, COMMAND may not end it any more: the waiting
+/// connections go back there. The rooms stay as long as COMMAND runs.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
 /// The guard's own command line: the name, and [`Orders`].
@@ -52,7 +52,7 @@ pub(crate) fn call(words: &[OsString]) -> Option<GuardWork> {
     }))
 }
 
-/// Guards the rooms until the run dismisses it, or has died and those who waited were handed over.
+/// Guards the rooms until the run dismisses it, or has died and the connections that waited were handed over.
 fn guard(orders: &Orders) -> Result<()> {
     let until = Instant::now() + orders.left();
     let files: Vec<RawFd> = orders.files.iter().map(|(_, fd)| *fd).collect();
@@ -104,14 +104,14 @@ enum Next {
 }
 
 impl Guarded {
-    /// Waits for the end of the run. `true`: it has dismissed the guard; `false`: it has died or hangs, and
-    /// those who wait are to be handed over.
+    /// Waits for the end of the run. `true`: it has dismissed the guard; `false`: it has died or hangs, and the
+    /// waiting connections are to be handed over.
     fn until_left(&mut self, line: &mut UnixStream, until: Instant) -> bool {
         let (mut beat, mut until) = (Instant::now(), until);
         loop {
             let now = Instant::now();
             let hangs = now >= beat + HUNG;
-            // Where the rooms are shut, the run has its time until queues and handshakes are through.
+            // Where the rooms are closed, the run has its time until queues and handshakes are through.
             let last = match now < until || self.rooms.groups.iter().any(Group::is_open) {
                 true => until,
                 false => until + HANDED_OVER_WITHIN,
@@ -208,13 +208,13 @@ impl Guarded {
         self.alone && self.rooms.keeps.is_some()
     }
 
-    /// Shuts the rooms of services that have gone elsewhere, as the keep would: those who wait are reset.
+    /// Closes the rooms of services that have gone elsewhere, as the keep would: the waiting connections are reset.
     fn see_moved(&mut self, sample: &Sample) {
         let moved = self.moves.see(&self.rooms, sample);
         self.rooms.hand_over(&moved);
     }
 
-    /// When it ends. Where nobody listens, those who wait have as long as they would have by the keep.
+    /// When it ends. Where nobody listens, the waiting connections have as long as they would have by the keep.
     fn last(&self, until: Instant) -> Instant {
         let Some(max_wait) = self.rooms.keeps.filter(|_| self.stays()) else {
             return until;
@@ -224,7 +224,8 @@ impl Guarded {
         gaps.map(|since| since + max_wait).fold(until, Instant::max)
     }
 
-    /// As a living keep does, from the ports of runs where somebody listens. Groups that are shut are given back, too.
+    /// As a living keep does, from the ports of runs where somebody listens. Groups that are closed are given back,
+    /// too.
     fn stand_back(&mut self, sample: &Sample) {
         let note = self.rooms.note.as_ref().filter(|_| self.alone);
         let (Some(max_wait), Some(directory)) =
@@ -260,8 +261,8 @@ impl Guarded {
         }
     }
 
-    /// Another guard has the groups that are left, whose command line tells of no others. Not where those who waited
-    /// are just being handed over.
+    /// Another guard has the groups that are left, whose command line tells of no others. Not where the connections
+    /// that waited are just being handed over.
     fn is_followed(&mut self, until: Instant) -> bool {
         let groups = &self.rooms.groups;
         let is_busy = self.leaving.is_some() || groups.iter().any(Group::is_handing_over);

@@ -1,6 +1,7 @@
-//! The service has come back in another SO_REUSEPORT group: on another address or IP version, or on no device any more.
-//! The kernel can't move there who waits in the rooms. It gives new connections to the rooms all the same, as long as it
-//! prefers their place to the new listener's. So they are shut at once: who waits is reset, and all others are served.
+//! The service has come back in another SO_REUSEPORT group: on another address or IP version, or on no device any
+//! more. The kernel can't move there what waits in the rooms. It gives new connections to the rooms all the same, as
+//! long as it prefers their place to the new listener's. So they are closed at once: who waits is reset, and all
+//! others are served.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ pub(crate) const MOVED_FOR: Duration = Duration::from_millis(2);
 pub(crate) const RELOADS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Rooms {
-    /// Looks whether rooms keep new connections from the service, and shuts these.
+    /// Looks whether rooms keep new connections from the service, and closes these.
     pub(crate) fn give_way(&mut self) {
         if let Ok(there) = self.look(false) {
             self.clear_the_way(&there);

@@ -93,8 +93,8 @@ impl Rooms {
         self.lent.iter().for_each(|lent| lent.set_busy(busy));
     }
 
-    /// A socket that is bound where a group's listener was, and does not listen, keeps the service out no longer than a
-    /// moment: the next one that is bound there is in its place.
+    /// A socket may be bound where a group's listener was, and not listen. It keeps the service out for a moment
+    /// only: then the next socket that is bound there takes its place.
     pub(super) fn free_idle(&mut self, there: &Sample) {
         let served = self.groups.iter();
         let served: Vec<bool> = served.map(|group| self.is_served(group, there)).collect();
@@ -127,7 +127,7 @@ impl Rooms {
         }
     }
 
-    /// Takes the option back from the listener there. The rooms of that place are shut.
+    /// Takes the option back from the listener there. The rooms of that place are closed.
     pub(super) fn lend_no_longer(&mut self, place: &Place) {
         if let Some(lent) = &self.lent {
             lent.forget(place);

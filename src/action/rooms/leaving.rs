@@ -22,7 +22,7 @@ pub(crate) struct Leaving {
 }
 
 impl Leaving {
-    /// Takes these groups from the others. Those who wait there go to those who listen, or are reset.
+    /// Takes these groups from the others. The connections that wait there go to listeners, or are reset.
     ///
     /// # Errors
     /// The kernel lets this process look at no more sockets. Nothing has changed.
@@ -33,7 +33,7 @@ impl Leaving {
     ) -> Result<Leaving> {
         let mut rooms = rooms.part(numbers)?;
         rooms.hand_all_over();
-        // Also where the rooms were shut before.
+        // Also where the rooms were closed before.
         rooms.await_handshakes();
         Ok(Leaving {
             rooms,
@@ -77,7 +77,7 @@ impl Leaving {
         self.rooms.cookies()
     }
 
-    /// What became of those who waited.
+    /// What became of the connections that waited.
     pub(crate) fn figures(&self) -> Figures {
         self.rooms.figures
     }
@@ -90,7 +90,7 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Those who wait for a place in the service's queue have so long.
+    /// The connections that wait for a place in the service's queue have so long.
     pub(crate) fn new(max_wait: Duration) -> Patience {
         let now = Instant::now();
         Patience {

@@ -1,6 +1,6 @@
-//! What the kernel does not take back by itself from listeners when a run and its guard are killed together:
-//! SO_REUSEPORT that they did not have, and a program that sends nobody to a room any more. A note in a file
-//! tells of it. The next run in the network namespace takes it back, and so does `syngate clear`.
+//! What stays on listeners when a run and its guard are killed together, since the kernel does not take it back:
+//! SO_REUSEPORT from the run, and a program that sends no connection to a room any more. A note in a file tells of
+//! it. The next run in the network namespace takes it back, and so does `syngate clear`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -178,7 +178,7 @@ fn take_back_one(path: &Path) -> Result<Option<()>> {
     }
 }
 
-/// Takes back what a run has left that is just dying, when it is dead, and a guard as well that may have come.
+/// Waits until a dying run, and a guard that it may have started, are dead. Then takes back what they have left.
 ///
 /// # Errors
 /// It can't be taken back. The next run tries again.

@@ -65,7 +65,8 @@ impl Group {
         self.noted.is_known() && asked.is_some_and(|asked| asked.cookie(0).is_none())
     }
 
-    /// A listener can be in one array only, and those who wait are about to be handed over to it by what is `led`.
+    /// A listener can be in one array only, and the waiting connections are about to be handed over to it by what is
+    /// `led`.
     pub(super) fn instead_of_passes<T>(&mut self, led: impl FnOnce(&mut Group) -> T) -> T {
         self.noted.set_moving(true);
         self.end_passes();

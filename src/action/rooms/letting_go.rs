@@ -1,5 +1,5 @@
-//! How those who wait are handed over: room by room, as the listeners have place for them and `--release-rate`
-//! allows. New connections reach the listeners meanwhile.
+//! How the waiting connections are handed over: room by room, as the listeners have place for them and
+//! `--release-rate` allows. New connections reach the listeners meanwhile.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
@@ -18,15 +18,15 @@ use crate::kernel::room::places::{is_busy, put_all};
 use crate::kernel::room::{Room, has_own_program, longest_queue, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
-/// When the next room is shut.
+/// When the next room is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// When the listeners have place for those who wait there, and the rate allows it.
+    /// When the listeners have place for the connections that wait there, and the rate allows it.
     InTime,
     AtOnce,
 }
 
-/// What becomes of the rooms when those who waited have gone.
+/// What becomes of the rooms when the connections that waited have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     /// One that is empty stays open: the listeners that get them may close in the same moment.
@@ -35,7 +35,7 @@ pub(super) enum Then {
 }
 
 impl Group {
-    /// The listeners that get those who wait: the new ones, if there are any.
+    /// The listeners that get the waiting connections: the new ones, if there are any.
     pub(super) fn heirs<'a>(&self, there: &'a Sample, old: &[u64]) -> Vec<&'a Listener> {
         let listeners = self.listeners(there).into_iter();
         let (before, new): (Vec<&Listener>, Vec<_>) =
@@ -47,7 +47,7 @@ impl Group {
         }
     }
 
-    /// The listeners get new connections from now on, and those from rooms that are shut.
+    /// The listeners get new connections from now on, and those from rooms that are closed.
     pub(super) fn lead_to(&mut self, to: &Targets) {
         if self.try_to_lead_to(to).is_err() {
             // The kernel's own choice, which may be an old listener.
@@ -57,7 +57,7 @@ impl Group {
 
     /// The same for a keep or its guard. The program of a keep that has died leads there still if it has the listeners:
     /// then it stays. If the kernel chose, new connections would reach the rooms, too, and the kernel resets one whose
-    /// handshake ends just as its room is shut.
+    /// handshake ends just as its room is closed.
     fn lead_on_to(&mut self, to: &Targets) {
         let Err(error) = self.try_to_lead_to(to) else {
             return;
@@ -92,8 +92,8 @@ impl Group {
         self.attach(&program, &self.rooms())
     }
 
-    /// Returns how many waited in the rooms that it has shut, how long they did, and whether all are shut now that are
-    /// to be shut.
+    /// Returns how many waited in the rooms that it has closed, how long they did, and whether all are closed now that
+    /// are to be closed.
     fn shut_in_turn(
         &mut self,
         to: &[&Listener],
@@ -134,7 +134,7 @@ impl Group {
         )
     }
 
-    /// How long the one has waited that came first. `rooms`: with the number of those who wait there.
+    /// How long the one has waited that came first. `rooms`: with the number of the connections that wait there.
     fn longest(&self, rooms: &[(&Room, usize)]) -> Duration {
         let (waits, now) = (self.waits.borrow(), Instant::now());
         let waited = rooms.iter().filter(|(_, waiting)| *waiting > 0);
@@ -142,7 +142,7 @@ impl Group {
         waited.max().unwrap_or_default()
     }
 
-    /// The rooms are shut.
+    /// The rooms are closed.
     fn finish(&mut self, listener: Option<&OwnedFd>) {
         self.preferred = None;
         // The array of the chosen listeners knows none that comes later.
@@ -165,8 +165,8 @@ impl Group {
 }
 
 impl Rooms {
-    /// From now on new connections go to the listeners of these groups, to the new ones if there are any. Those
-    /// who wait follow; [`Rooms::go_on`] continues that.
+    /// From now on new connections go to the listeners of these groups, to the new ones if there are any. The waiting
+    /// connections follow; [`Rooms::go_on`] continues that.
     pub(crate) fn hand_over(&mut self, numbers: &[usize]) {
         self.with_heirs(numbers, Rooms::hand_one_over);
     }
@@ -187,7 +187,7 @@ impl Rooms {
         self.await_handshakes();
     }
 
-    /// With a holder of each listener that is to get those who wait.
+    /// With a holder of each listener that is to get the waiting connections.
     fn look_for_heirs(&mut self, numbers: &[usize]) -> Sample {
         let heirs = |rooms: &Rooms, there: &Sample| {
             let groups = numbers.iter().map(|number| &rooms.groups[*number]);
@@ -250,7 +250,7 @@ impl Rooms {
         }
     }
 
-    /// All rooms are shut now.
+    /// All rooms are closed now.
     pub(crate) fn shut_all(&mut self) {
         self.hand_all_over();
         self.go_on(Next::AtOnce);
@@ -281,8 +281,8 @@ impl Rooms {
         });
     }
 
-    /// Shuts rooms of a group, in the order in which they are filled, so that those who wait there move. Returns
-    /// whether all are shut.
+    /// Closes rooms of a group, in the order in which they are filled, so that the connections in them move. Returns
+    /// whether all are closed.
     pub(super) fn let_go(
         &mut self,
         number: usize,

@@ -123,8 +123,8 @@ pub(super) fn filling(options: RoomOptions, longest_queue: u32) -> (u32, Filling
     }
 }
 
-/// Sockets that are bound later get SO_REUSEPORT as well: also where the service sets it now, since it may come
-/// back without, and the rooms would keep it from listening.
+/// Sockets that are bound later get SO_REUSEPORT as well, even if the service sets it now. The service may come back
+/// without it, and the rooms would then keep it from listening.
 fn share(rooms: &mut Rooms, seen: &Seen) -> Result<()> {
     let mut ports: Vec<u16> = rooms.groups.iter().map(|group| group.place.port).collect();
     ports.dedup();

@@ -16,13 +16,13 @@
 //! new listener before the others. `admit`, `admitted`: the service may come back as another user.
 //! `in_the_way`: or on another address. `gap`: where `--syn handover` had nobody who listens.
 //!
-//! **The release.** `stand_by`: those who wait go to the new listener, and the rooms stay, should it close again.
-//! `letting_go`, `portions`: for good, room by room, as the service has place. `backlog`, `raised`: it has a longer queue
-//! meanwhile. `own_program`: the service has one. `progress`, `moving`: whether all have arrived, and the handshakes too. `policy`: how long the run waits for
-//! that.
+//! **The release.** `stand_by`: the waiting connections go to the new listener, and the rooms stay, should it close
+//! again. `letting_go`, `portions`: for good, room by room, as the service has place. `backlog`, `raised`: it has a
+//! longer queue meanwhile. `own_program`: the service has one. `progress`, `moving`: whether all have arrived, and
+//! the handshakes too. `policy`: how long the run waits for that.
 //!
-//! **The end.** `give_back`: nothing of syngate's is left. `account`, `figures`, `waits`, `unmoved`: what became of those who waited.
-//! `second`: whether COMMAND has started a second instance.
+//! **The end.** `give_back`: nothing of syngate's is left. `account`, `figures`, `waits`, `unmoved`: what became of
+//! the connections that waited. `second`: whether COMMAND has started a second instance.
 //!
 //! **If the run dies.** `guard`: the process that hands over then. `watch`: the run's side of it. `early_guard`: the one
 //! before it. `again`: what the kernel refuses is tried again.
@@ -35,7 +35,7 @@
 //!
 //! `--syn park` needs no rules. New connections are established and wait in a listening socket of syngate's
 //! own, a room, which is a member of the service's SO_REUSEPORT group. A program of the group sends them there.
-//! When a room is shut, the kernel moves those that wait to the listener that the program then chooses.
+//! When a room is closed, the kernel moves those that wait to the listener that the program then chooses.
 //!
 //! To the run this is a gate as any other: it closes, opens port by port, stands or not, has a deadline, and
 //! opens when it is dropped. So `Gate` and `Backend` are not about rules. An action says by `Action::means` how
@@ -52,7 +52,7 @@
 //! | the run is killed | the owner's socket, or a watchdog | a guard process holds the rooms too, and hands over when the service listens (`guard.rs`) |
 //! | the guard is killed, stopped, or hangs | the run starts another watchdog (`process/attended.rs`) | the same |
 //! | the run hangs | the kernel's deadline | nobody asks the guard whether it is there: it hands over when the service listens, and at the deadline, and tells the run what it has done |
-//! | both are killed | the kernel's deadline | the kernel shuts the rooms: who waits goes to who listens, or is reset |
+//! | both are killed | the kernel's deadline | the kernel closes the rooms: who waits goes to who listens, or is reset |
 //! | others can remove it | by `nft flush ruleset`, which is looked for | by a program of their own in the group |
 //!
 //! What makes it safe:
@@ -67,10 +67,10 @@
 //! - The program of the hand-over chooses new listeners, and old ones only where there are no new ones. Behind it
 //!   comes one that leaves the choice to the kernel and still moves connections. It stays until the handshakes
 //!   that were under way in a room are over (`policy.rs`).
-//! - A service that comes back in another group can't have those who wait. Where the kernel would go on giving new
-//!   connections to the rooms, these are shut as soon as the new listener is there (`in_the_way.rs`). Not taken: to
-//!   bind such rooms to no device, so that nobody would be reset should the service come back in its own group after
-//!   all. A listener that comes then would not join theirs.
+//! - A service that comes back in another group can't have the waiting connections. Where the kernel would go on
+//!   giving new connections to the rooms, these are closed as soon as the new listener is there (`in_the_way.rs`).
+//!   Not taken: to bind such rooms to no device, so that nobody would be reset should the service come back in its
+//!   own group after all. A listener that comes then would not join theirs.
 //! - Rooms lie as descriptors in the queue of a Unix socket that the run and its guard both have
 //!   (`kernel/room/shelf.rs`). No process has them among its files, so a COMMAND that kills the processes that
 //!   listen on the port does not find syngate.

@@ -1,5 +1,5 @@
-//! For `syngate keep`: whether a service has left a place for another one on the same port. Those who wait can't be moved there, and rooms
-//! would keep clients from a listener that gets them otherwise. Pure.
+//! For `syngate keep`: whether a service has left a place for another one on the same port. The waiting connections
+//! can't be moved there, and rooms would keep clients from a listener that gets them otherwise. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Default)]
 pub(super) struct Moving {
-    /// The cookies of handshakes that were under way as a listener closed, or a room was shut.
+    /// The cookies of handshakes that were under way as a listener closed, or a room was closed.
     handshakes: BTreeSet<u64>,
     /// The cookies of the service's listeners at the last look.
     listeners: BTreeSet<u64>,

@@ -79,7 +79,8 @@ impl Note {
         self.renew(&left)
     }
 
-    /// The run has opened these ports of the listeners. Where that can't be written, `status` tells of more that are shut.
+    /// The run has opened these ports of the listeners. Where that can't be written, `status` tells of more that are
+    /// closed.
     pub(super) fn tell_open(&mut self, ports: &PortSet) {
         if self.open == *ports {
             return;

@@ -63,8 +63,8 @@ impl Group {
 }
 
 impl Rooms {
-    /// Shuts the rooms of a group where nobody waits, and leaves the program that the service has given it. `false`: it
-    /// has none, or is needed no more.
+    /// Closes the rooms of a group where nobody waits, and leaves the program that the service has given it. `false`:
+    /// it has none, or is needed no more.
     pub(super) fn make_way(&mut self, number: usize, there: &Sample) -> bool {
         let group = &self.groups[number];
         if !self.is_served(group, there) || group.letting_go.is_some() || !group.may_keep_program()

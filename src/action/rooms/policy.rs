@@ -1,5 +1,5 @@
-//! After the gate has opened: waits until all are handed over who waited, and then until that is complete,
-//! handshakes that were under way included. Pure.
+//! After the gate has opened: waits until all waiting connections are handed over, and then until the service has
+//! accepted them and the handshakes that were under way. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(crate) struct ParkPolicy {
     /// When to look next, and when to give up.
     looks: Option<(Instant, Instant)>,
-    /// The deadline is over: who waits in rooms goes at once.
+    /// The deadline is over: what waits in rooms goes at once.
     late: bool,
     over: bool,
 }

@@ -1,10 +1,10 @@
-//! When the next room is shut, so that those who wait there are handed over. Pure.
+//! When the next room is closed, so that the connections that wait there are handed over. Pure.
 
 use std::time::Instant;
 
 use crate::decide::rate::Rate;
 
-/// Those who wait in a group are being handed over.
+/// The connections that wait in a group are being handed over.
 #[derive(Debug)]
 pub(super) struct Portions {
     pub since: Instant,

@@ -16,14 +16,14 @@ use crate::kernel::sockets::{Sample, holders};
 
 /// When no listener has come or gone for so long, the reload is over: nginx gives its old workers 100 ms.
 pub(crate) const CALM: Duration = Duration::from_millis(300);
-/// When a listener can't be copied, those who wait go to the one that the kernel chooses after so long.
+/// When a listener can't be copied, the waiting connections go to the one that the kernel chooses after so long.
 const UNSEEN: Duration = Duration::from_millis(100);
 
 impl Group {
     /// From now on new connections go to the service's listeners, and to the rooms while there are none.
     ///
     /// # Errors
-    /// Rooms may be open. [`Rooms::hand_over`] shuts them.
+    /// Rooms may be open. [`Rooms::hand_over`] closes them.
     pub(crate) fn prefer(&mut self) -> Result<()> {
         let Some(shelf) = &self.shelf else {
             return Ok(());
@@ -133,7 +133,7 @@ impl Rooms {
         self.groups[number].prefer()
     }
 
-    /// The group that was made last has no rooms, if that is one that can do without.
+    /// Gives up the group that was made last, if its listeners can do without rooms.
     ///
     /// # Errors
     /// It can't.
@@ -157,8 +157,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Lets the programs know listeners that have come, and hands those over who wait although the service
-    /// listens. Rooms that are in its way are shut.
+    /// Lets the programs know listeners that have come, and hands those over who wait although the service listens.
+    /// Rooms that are in its way are closed.
     ///
     /// Returns what listened then.
     pub(crate) fn tend(&mut self) -> Sample {
@@ -174,8 +174,8 @@ impl Rooms {
         there
     }
 
-    /// Compares what the programs know with what listens, and adds the holders of the listeners that are to be
-    /// copied. `waiting`: how many wait in each group.
+    /// Compares the listeners that the programs know with those that listen. Adds the processes that hold the
+    /// listeners to copy. `waiting`: how many wait in each group.
     pub(super) fn compare(&mut self, there: &mut Sample, waiting: &[usize]) {
         for alone in &mut self.left_alone {
             let mut listeners = there.listeners.iter();

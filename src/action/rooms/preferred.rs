@@ -105,8 +105,8 @@ impl Preferred {
         self.place_for(listener.id.cookie).is_some()
     }
 
-    /// The place that the listener is to have, if it has none: that of one which has gone, or the next. One
-    /// that stops listening and begins again is the same socket, but the kernel has emptied its place meanwhile.
+    /// The place for a listener that has none: the place of a listener that has gone, or the next free one. One that
+    /// stops listening and begins again is the same socket, but the kernel has emptied its place meanwhile.
     fn place_for(&self, cookie: u64) -> Option<u32> {
         let is_empty = |place: usize| self.array.cookie(place as u32).is_none();
         if let Some(place) = self.taken.iter().position(|taken| *taken == cookie) {

@@ -9,7 +9,8 @@ use crate::kernel::sockets::Sample;
 
 impl Rooms {
     /// What a policy asks when the gate is open: whether the hand-over is complete. The rooms stay until the service
-    /// has accepted those who waited, or the deadline is over. `next_look`: the action's, which ends with the rooms.
+    /// has accepted the connections that waited, or the deadline is over. `next_look`: the action's, which ends with
+    /// the rooms.
     pub(crate) fn answer(
         &mut self,
         question: &Question,
@@ -30,7 +31,7 @@ impl Rooms {
         self.progress()
     }
 
-    /// How far the hand-over is: who waits in rooms, then handshakes, and listeners whose queue is too long for
+    /// How far the hand-over is: what waits in rooms, then handshakes, and listeners whose queue is too long for
     /// their own backlog.
     pub(crate) fn progress(&mut self) -> Answer {
         self.go_on(Next::InTime);

@@ -41,9 +41,8 @@ impl Raised {
         let (own, set) = (self.own, self.set);
         let queued = counted_does(self.queue as usize, "connection", ["waits", "wait"]);
         format!(
-            "{queued} in the accept queue of {shown}, more than the service's own backlog of {own}: \
-             syngate leaves the longer one of {set}, so that new connections are not dropped; it lasts \
-             until the service calls listen(2) again, as at a restart"
+            "{queued} in the accept queue of {shown}, more than the service's own backlog of {own}: syngate leaves \
+             the longer one of {set}, so that no new connection is dropped, until the service calls listen(2) again"
         )
     }
 

@@ -26,7 +26,7 @@ pub(crate) const SETTLES_AFTER: Duration = Duration::from_millis(30);
 pub(crate) struct Tended {
     pub served: bool,
     pub waiting: usize,
-    /// Those who were handed over.
+    /// The connections that were handed over.
     pub figures: Figures,
     /// The service has given its listeners a program of its own, and nobody waits.
     pub has_own: bool,
@@ -44,7 +44,7 @@ impl Rooms {
         Ok(self.groups.len() - 1)
     }
 
-    /// Puts new rooms in the place of a group's, which are to be shut once the new ones are open: see
+    /// Puts new rooms in the place of a group's, which are to be closed once the new ones are open: see
     /// [`Rooms::prefer`].
     ///
     /// # Errors
@@ -57,8 +57,8 @@ impl Rooms {
         before.context("no room")
     }
 
-    /// Shuts the rooms of a group where nobody listens: those who wait are reset. Returns how many, and how many of them
-    /// had left.
+    /// Closes the rooms of a group where nobody listens: the waiting connections are reset. Returns how many, and how
+    /// many of them had left.
     pub(crate) fn reset(&mut self, number: usize) -> Figures {
         let left = self.left_in(number);
         let before = std::mem::take(&mut self.figures);
@@ -92,7 +92,7 @@ impl Rooms {
         }
     }
 
-    /// Shuts the rooms of a group and forgets it. Those who wait go to those who listen, or are reset.
+    /// Closes the rooms of a group and forgets it. The waiting connections go to listeners, or are reset.
     pub(crate) fn remove(&mut self, number: usize) {
         if self.groups[number].is_open() {
             self.hand_over(&[number]);
@@ -278,7 +278,7 @@ pub(crate) fn has_own_program(place: &Place) -> Error {
     unmovable(&place.shown(), OWN_PROGRAM)
 }
 
-/// Has those who wait there move to the listeners that the group's program chooses.
+/// Has the connections that wait there move to the listeners that the group's program chooses.
 pub(crate) fn shut(shelf: &Shelf) {
     let rooms = shelf.rooms().unwrap_or_default();
     for room in &rooms {

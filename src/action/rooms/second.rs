@@ -28,7 +28,7 @@ impl Rooms {
     }
 }
 
-/// The first two listeners on one address of which one is among those that came, and one of those that have
+/// The first two listeners on one address of which at least one has come during the run, and at least one has
 /// SO_REUSEPORT from syngate.
 fn beside_each_other<'a>(
     all: &'a [Listener],

@@ -1,6 +1,6 @@
-//! After the release of `--syn park`, until COMMAND has ended and the service has accepted those who waited. A new
-//! listener may close again: `nginx -t` listens for a moment, and a service may end as it starts. Then the connections
-//! that it has not accepted come back to the rooms, and the next listener gets them.
+//! After the release of `--syn park`, until COMMAND has ended and the service has accepted the connections that
+//! waited. A new listener may close again: `nginx -t` listens for a moment, and a service may end as it starts. Then
+//! the connections that it has not accepted come back to the rooms, and the next listener gets them.
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ impl Rooms {
         });
     }
 
-    /// The old process goes on, and may end later: it gets back those who wait, and the rooms stay.
+    /// The old process goes on, and may end later: it gets back the waiting connections, and the rooms stay.
     pub(super) fn release_to_old(&mut self, number: usize) {
         // The array of another process's program has the listener, and lets it go with its program.
         let _ = spread(self.groups[number].rooms().first());
@@ -54,8 +54,8 @@ impl Rooms {
         }
     }
 
-    /// Whether the group stands by, and the service stays: those who waited were accepted, and no listener has come or
-    /// gone for a while.
+    /// Whether the group stands by, and the service stays: the connections that waited were accepted, and no listener
+    /// has come or gone for a while.
     pub(super) fn is_settled(&self, group: &Group, there: &Sample) -> bool {
         let accepted = !group.unaccepted && group.waiting() == 0;
         group.preferred.is_some() && accepted && self.is_served(group, there) && self.is_calm()

@@ -16,7 +16,7 @@ impl Waits {
         self.empty.extend(rooms.iter().map(|room| (*room, at)));
     }
 
-    /// A look that began `at` that time has shown that so many wait in a room.
+    /// A look that began `at` this time has shown this number of waiting connections in a room.
     pub(super) fn saw(&mut self, room: u64, waiting: usize, at: Instant) {
         if waiting == 0 {
             self.are_empty(&[room], at);

@@ -66,7 +66,7 @@ impl Watch {
         }))
     }
 
-    /// Ends the guard: the rooms are shut. Returns what it has done, if it took this process for dead.
+    /// Ends the guard: the rooms are closed. Returns what it has done, if it took this process for dead.
     pub(crate) fn dismiss(self) -> Option<Acted> {
         let said = self.guard?.dismiss()?;
         Some(Acted {

@@ -5,7 +5,7 @@ use super::host::Host;
 use crate::action::rooms::choice::{Choice, first};
 
 impl Host {
-    /// What `--syn auto` does here, which tries actions in that order, with the services on the ports that were asked for;
+    /// What `--syn auto` does here for the services on the ports that were asked for. It tries actions in this order.
     /// `None`: as far as the host decides it.
     pub(crate) fn auto(&self, order: &[&'static str], endpoints: Option<&[Endpoint]>) -> Choice {
         let can = |action| match action {

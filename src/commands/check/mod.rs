@@ -1,4 +1,4 @@
-//! `syngate check`: what this host can do, what the service on the ports does, and what follows.
+//! `syngate check`: tells what this host can do, what the service on the ports does, and what follows from both.
 //! Looking leaves no trace.
 
 mod advice;

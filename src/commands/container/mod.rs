@@ -1,5 +1,5 @@
-//! `--container NAME`: finds out which ports the container publishes, where it listens and when it is healthy, and
-//! writes the call of syngate that a person would have to think of. That call is then carried out, as any other run.
+//! `--container NAME`: finds out which ports the container publishes, where it listens and when it is healthy. Writes
+//! the call of syngate in its long form. That call is then carried out, as any other run.
 
 mod ask;
 mod engines;

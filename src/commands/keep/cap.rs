@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::kernel::room::Place;
 
-/// As many of the new places as may be kept beside those that are: of each user one after the other, in turn, lest
-/// one user's keep out the service's. Returns the others, too.
+/// As many of the new places as may be kept beside those that are kept already. Users take turns, so that the places
+/// of one user don't keep out the service's. Returns the others, too.
 pub(super) fn chosen<'a>(
     mut new: Vec<Place>,
     kept: impl IntoIterator<Item = &'a Place>,

@@ -35,7 +35,7 @@ pub(super) enum News {
         /// Since when somebody listens.
         listens: Instant,
     },
-    /// Nobody has listened for too long: those who wait are reset, and the port refuses.
+    /// Nobody has listened for too long: the waiting connections are reset, and the port refuses.
     GiveUp {
         since: Instant,
     },
@@ -162,8 +162,8 @@ pub(super) enum Stopping {
 }
 
 impl Stopping {
-    /// In a gap, those who wait and those who are still to come wait for the service: another keep can make rooms only
-    /// where somebody listens. After a second signal they do not.
+    /// In a gap, connections that wait, and those that still come, wait for the service: another keep can make
+    /// rooms only where somebody listens. After a second signal they do not.
     #[must_use]
     pub(super) fn signalled(self) -> Stopping {
         match self {

@@ -187,7 +187,7 @@ impl Kept<'_> {
         let why = renewed.as_ref().err().map(|error| format!("{error:#}"));
         if let Some(why) = why.as_ref().filter(|_| why != spot.not_renewed) {
             told.warnings.push(format!(
-                "those who wait for {shown} stay in the control group of its listener before: {why}"
+                "connections that wait for {shown} stay in the control group of the listener before it: {why}"
             ));
         }
         spot.not_renewed = why;
@@ -353,7 +353,7 @@ fn end_guards_of_dead_runs(ports: &PortSet) -> Result<()> {
             guard.orders.ports.brief(),
             counted_does(waiting, "connection", ["waits", "wait"])
         );
-        hand_over(&guard).context("the waiting rooms of a dead run can't be shut")?;
+        hand_over(&guard).context("the waiting rooms of a dead run can't be closed")?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub(super) struct Gap {
     pub kept: BTreeSet<String>,
     /// When it began, in words.
     pub began: String,
-    /// Until those who waited had been handed over.
+    /// Until the connections that waited had been handed over.
     pub took: Duration,
     /// Until somebody listened.
     pub unserved: Duration,
@@ -110,7 +110,7 @@ impl Gap {
         self.longest = self.longest.max(more.longest);
     }
 
-    /// Whether somebody has to look at that. A stop resets those who wait, as it would without syngate.
+    /// Whether somebody has to look at that. A stop resets the waiting connections, as it would without syngate.
     pub(super) fn is_trouble(&self, end: &End) -> bool {
         self.reset > 0 && !matches!(end, End::Stopped(..)) || self.lost() > 0
     }
@@ -143,7 +143,7 @@ impl Gap {
                 who_listens(now)
             ),
             End::Unseen(now) => format!(
-                "{ports}: for a moment, at {began}, keep knew nobody who listened; {waited}; {} now",
+                "{ports}: for a moment, at {began}, keep knew of no listener; {waited}; {} now",
                 who_listens(now)
             ),
             End::GivenUp(gets) => format!(
@@ -168,7 +168,7 @@ impl Gap {
         }
     }
 
-    /// While it goes on: `waited` are those who wait now.
+    /// While it goes on: `waited` are the connections that wait now.
     pub(super) fn begun_words(&self) -> String {
         let waits = match self.waited {
             0 => "nobody waits yet".to_owned(),
@@ -246,8 +246,8 @@ fn who_listens(now: &BTreeSet<String>) -> String {
 
 fn new_ones(gets: &Option<String>) -> String {
     match gets {
-        Some(gets) => format!("{gets} gets new ones"),
-        None => "new ones are refused until somebody listens".to_owned(),
+        Some(gets) => format!("{gets} gets new connections"),
+        None => "new connections are refused until somebody listens".to_owned(),
     }
 }
 
@@ -293,24 +293,24 @@ mod tests {
                 &End::Unseen(["haproxy (pid 7)".to_owned()].into()),
                 "over",
                 format!(
-                    "80: for a moment, at 2026-01-01T00:00:00.000Z, keep knew nobody who listened; {waited}; haproxy \
-                     (pid 7) listens now"
+                    "80: for a moment, at 2026-01-01T00:00:00.000Z, keep knew of no listener; {waited}; haproxy (pid \
+                     7) listens now"
                 ),
             ),
             (
                 &End::GivenUp(None),
                 "given_up",
                 format!(
-                    "80: nobody has listened for 512 ms (--max-wait), {from}; {waited}; new ones are refused until \
-                     somebody listens"
+                    "80: nobody has listened for 512 ms (--max-wait), {from}; {waited}; new connections are refused \
+                     until somebody listens"
                 ),
             ),
             (
                 &End::Stopped("app.service".to_owned(), None),
                 "stopped",
                 format!(
-                    "80: app.service was stopped, and nobody has listened for 512 ms, {from}; {waited}; new ones are \
-                     refused until somebody listens"
+                    "80: app.service was stopped, and nobody has listened for 512 ms, {from}; {waited}; new \
+                     connections are refused until somebody listens"
                 ),
             ),
             (
@@ -318,7 +318,7 @@ mod tests {
                 "moved",
                 format!(
                     "80: nobody has listened there for 512 ms, {from}, and the service listens on [::]:80 now, where \
-                     the kernel can't move connections; {waited}; new ones are refused until somebody listens"
+                     the kernel can't move connections; {waited}; new connections are refused until somebody listens"
                 ),
             ),
             (
@@ -326,7 +326,7 @@ mod tests {
                 "moved",
                 format!(
                     "80: nobody has listened there for 512 ms, {from}, and the service listens on 0.0.0.0:80 now, \
-                     where the kernel can't move connections; {waited}; 0.0.0.0:80 gets new ones"
+                     where the kernel can't move connections; {waited}; 0.0.0.0:80 gets new connections"
                 ),
             ),
             (

@@ -95,9 +95,8 @@ use crate::words::exit::{Exit, NOT_RUN};
 use crate::words::ports::PortSet;
 
 /// What `--any` means.
-const ANY: &str = "--any: listeners without SO_REUSEPORT have it while they are kept: a second instance is refused on \
-                   their addresses as before, but one of the same user that sets SO_REUSEPORT can bind an address that \
-                   overlaps with theirs";
+const ANY: &str = "--any gives SO_REUSEPORT to listeners that lack it, while they are kept: no second instance gets \
+    the same address, but one of the same user that sets SO_REUSEPORT can bind an address that overlaps";
 
 /// What an ordinary user is told.
 const ROOT: &str = "keep needs root of this host: it puts programs into the kernel, and copies listeners (CAP_NET_ADMIN, \

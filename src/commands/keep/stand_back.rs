@@ -1,6 +1,6 @@
 //! How a keep stands back from the ports of a run: the run does there what it does without a keep, and the other ports
-//! are kept meanwhile. In a gap the keep stays, also for the rest of a run that begins in it: those who wait get the
-//! service that comes, by the run or by others.
+//! are kept meanwhile. In a gap the keep stays, also for the rest of a run that begins in the gap. So waiting
+//! connections reach the service whoever starts it, the run or somebody else.
 
 use super::gap::End;
 use super::kept::{Kept, gap_of};
@@ -51,7 +51,7 @@ impl Kept<'_> {
         numbers.into_iter().filter(served).collect()
     }
 
-    /// Tells what became of those who waited, if there were any.
+    /// Tells what became of the connections that waited, if there were any.
     pub(super) fn go_on_leaving(&mut self, told: &mut Told) {
         let Some(mut leaving) = self.leaving.take() else {
             return;

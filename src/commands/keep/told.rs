@@ -102,8 +102,8 @@ impl<'a> Teller<'a> {
     pub(super) fn ends_later(&self) {
         let max_wait = humantime::format_duration(self.wanted.max_wait);
         self.say.result(&format!(
-            "nobody listens: keep ends once the service listens, and those who wait are handed over, or when nobody has \
-             listened for {max_wait} (--max-wait); another signal ends it at once, and resets them"
+            "nobody listens: keep ends once it has handed the waiting connections over to the service, or when \
+             nobody has listened for {max_wait} (--max-wait); another signal ends it at once, and resets them"
         ));
     }
 

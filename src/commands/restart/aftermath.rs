@@ -1,4 +1,4 @@
-//! After a run by name that has failed: whether the service is down, what its clients meet, and what helps.
+//! After a run by name has failed: whether the service is down, what happens to its clients, and what helps.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The call in its long form, of what was given, what a profile says, and what was found. Pure.
+//! Makes the call in its long form, from the command line, the profile, and what was found. Pure.
 
 use std::ffi::{OsStr, OsString};
 

@@ -1,5 +1,5 @@
 //! `syngate restart NAME`, `reload NAME` and `run NAME`: finds out what NAME is and where it listens, and writes the
-//! call of syngate that a person would have to think of. That call is then carried out, as any other run.
+//! call of syngate in its long form. That call is then a run as any other.
 
 mod aftermath;
 mod listening;

@@ -81,8 +81,8 @@ fn are_one(processes: &BTreeSet<i32>, is_so: impl Fn(i32) -> bool) -> bool {
     firsts.len() < 2
 }
 
-/// Whether a process that holds a listener is of the service. A service that listens itself may have started what
-/// outlives it: sshd, the servers that people start in their sessions. One that does not is a wrapper, as of a shell.
+/// Whether a process that holds a listener is of the service. A service may have started programs that outlive it. So
+/// has sshd: people start servers in their sessions. One that does not is a wrapper, as of a shell.
 fn is_of(pid: i32, root: i32, there: &Sample) -> bool {
     let same = || executable(pid) == executable(root);
     descends_from(pid, root) && (pid == root || !there.holders.contains_key(&root) || same())

@@ -13,8 +13,8 @@ use crate::process::executable::executable;
 use crate::process::place::Place;
 use crate::run::program::{USUAL_PLACES, callable, resolve};
 
-/// The line that tests the configuration of a service that runs: of its main process, else of the oldest that has a
-/// test. `None`: nothing is known, or the program that tests is not there.
+/// The command line that tests the configuration of a running service. Its main process decides which test it is,
+/// else the oldest process that has a test. `None`: nothing is known, or the program that tests is not there.
 pub(super) fn precheck(found: &Found) -> Option<String> {
     let mut holders: Vec<i32> = found.listening.processes.iter().copied().collect();
     holders.sort_by_key(|pid| started(*pid));
@@ -37,8 +37,8 @@ fn of_process(pid: i32) -> Option<String> {
     let call: Option<Vec<String>> = call.map(|word| word.into_string().ok()).collect();
     let test = test_of(&file, &call?)?;
     let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    // The process may be another user's, and what it names, too: root must not execute that, nor read it as a
-    // configuration, which may load code.
+    // The process, and the files that it names, may be another user's. Root must not execute such a file, nor read it
+    // as a configuration, which may load code.
     let paths = test.paths.iter().map(|path| directory.join(path));
     let mut files = [file.clone()].into_iter().chain(paths);
     if !files.all(|file| Place::open_ours(&file).is_ok()) {

@@ -1,4 +1,4 @@
-//! `syngate status`: what is shut in this network namespace, by whom, until when.
+//! `syngate status`: what is closed in this network namespace, by whom, until when.
 
 mod words;
 
@@ -22,7 +22,7 @@ use crate::words::ports::PortSet;
 use crate::words::ports::as_ranges;
 use crate::words::scope::{Scope, Where, short};
 
-/// The exit status if something is shut.
+/// The exit status if something is closed.
 const SHUT: u8 = 3;
 
 pub(crate) fn run(args: &StatusArgs, say: &Say) -> Exit {
@@ -62,7 +62,7 @@ struct Left {
     run: String,
 }
 
-/// A gate that stands, or a run that has none or whose gate can't be seen.
+/// A gate that stands, or a run without a gate, or a run whose gate can't be seen.
 #[derive(Debug, Serialize)]
 struct Entry {
     state: Position,
@@ -134,7 +134,7 @@ struct ScopeRow {
     interfaces: Vec<String>,
 }
 
-/// Learns from the rules what is shut, and from the locks which runs live.
+/// Learns from the rules what is closed, and from the locks which runs live.
 fn look() -> Status {
     let Sight { gates, mut unseen } = find();
     let mut census = Census::default();
@@ -331,7 +331,7 @@ impl Status {
         self
     }
 
-    /// "Nothing is shut" is said only after every look has had its answer.
+    /// "Nothing is closed" is said only after every look has had its answer.
     fn exit(&self) -> u8 {
         match self.gates.iter().any(Entry::may_be_shut) {
             true => SHUT,

@@ -17,8 +17,8 @@ impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.gates.is_empty() {
             f.write_str(match self.unseen.is_empty() {
-                true => "nothing is shut\n",
-                false => "whether something is shut is not known\n",
+                true => "no gate is closed\n",
+                false => "whether a gate is closed is not known\n",
             })?;
         }
         for gate in &self.gates {
@@ -101,18 +101,19 @@ impl Entry {
             }
             (Position::Shut, Some(true)) if self.waiting.is_some() => {
                 format!(
-                    "{ports} {} by a run that is dead: its guard hands over to the service when that \
+                    "{ports} {} by a run that is dead: its guard hands the waiting connections over once the service \
                      listens ({})",
                     standing.shut,
                     self.clear_words()
                 )
             }
             (Position::Shut, Some(true)) => {
-                format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
+                format!("{ports} is closed by a run that is dead: stale (syngate clear removes it)")
             }
-            (Position::Shut, _) => format!("{ports} {} {to}", standing.shut)
-                .trim_end()
-                .to_owned(),
+            (Position::Shut, _) => {
+                let shut = format!("{ports} {} {to}", standing.shut);
+                shut.trim_end().to_owned() + standing.clients
+            }
             (Position::Leaving, _) => self.leaving(&ports),
             (Position::Open, None) => {
                 format!(
@@ -129,7 +130,9 @@ impl Entry {
                 let goes_on = goes_on.unwrap_or_default();
                 format!("{ports} is open; {goes_on}a run still works on it")
             }
-            (Position::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
+            (Position::Unknown, _) => {
+                format!("{ports} is held by a run, which has closed the gate or is about to")
+            }
         }
     }
 

@@ -237,8 +237,8 @@ impl Iptables {
         Err(refused.context("there is a place for any rules")?)
     }
 
-    /// SYNs are dropped where they can't be held: if a rule of the host's lets them pass before they
-    /// come to the queue, or one behind the queue would not see them.
+    /// Falls back to dropping SYNs where they can't be held: a rule of the host's lets them pass before the queue, or
+    /// a rule behind the queue would not see them.
     fn fit(&mut self, place: Place, rules: &Rules, saved: &str) -> Place {
         if place.end == End::First {
             return place;

@@ -161,9 +161,8 @@ fn in_english() -> Vec<CString> {
     as_exec_takes(inherited.chain([(LANGUAGE.into(), "C".into())]))
 }
 
-/// A file in memory instead of a pipe: neither process has to read before the other can continue,
-/// and syngate only waits for the program's end (`Command::output` panics if reading from a pipe
-/// fails).
+/// A file in memory instead of a pipe. So neither process has to read before the other can go on, and syngate only
+/// waits for the program's end. (`Command::output` panics if reading from a pipe fails.)
 fn in_memory() -> io::Result<File> {
     Ok(File::from(memfd_create("iptables", MFdFlags::MFD_CLOEXEC)?))
 }

@@ -191,7 +191,7 @@ impl Standing {
         }
     }
 
-    /// The ports that are shut now.
+    /// The ports that are closed now.
     ///
     /// # Errors
     /// The rules can't be listed.

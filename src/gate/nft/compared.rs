@@ -263,8 +263,8 @@ fn compared_by(name: &str, info: &[u8]) -> Option<Ports> {
     }
 }
 
-/// One of the parts that an ipset compares is the packet's destination, which may be the port
-/// (`struct xt_set_info`: index, dimension, and a flag for each part that is the source).
+/// An ipset compares the packet's destination, which may be the port. (`struct xt_set_info`: index, dimension, and a
+/// flag for each part that is the source.)
 fn is_by_a_set_of_ports(info: &[u8]) -> bool {
     const INVERTED: u8 = 1 << 7;
     let (Some(parts), Some(flags)) = (info.get(2), info.get(3)) else {

@@ -1,4 +1,8 @@
-//! Netlink: how nf_tables, NFQUEUE, conntrack, sock_diag and the routing tables are spoken to.
+//! Netlink: how syngate speaks to nf_tables, NFQUEUE, conntrack, sock_diag and the routing tables.
+//!
+//! `mnl` carries the sockets. Messages are written and read here, because no crate does it as a run needs it:
+//! netlink-packet-sock-diag can't filter by byte code; the crate nfq has no close-on-exec, and asserts on the kernel's
+//! bytes; netlink-packet-route refuses a whole message for one attribute that it does not know.
 
 mod socket;
 mod wire;

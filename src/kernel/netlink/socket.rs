@@ -252,13 +252,13 @@ impl Netlink {
     /// Lets a thread of the kernel's do the waiting when this socket is closed: what was removed from
     /// nf_tables is freed some 20 ms later (nft_rcv_nl_event(), net/netfilter/nf_tables_api.c).
     ///
-    /// A file that is held only by a message to a socket that nobody can reach is closed by the
-    /// collector of such sockets, which has a thread of its own since Linux 6.10
-    /// (net/unix/garbage.c). On older kernels closing waits as ever.
+    /// A message to a socket that no process can reach may be the only holder of a file. The kernel's collector of
+    /// such sockets closes the file. It has a thread of its own since Linux 6.10 (net/unix/garbage.c). On older
+    /// kernels closing waits as ever.
     ///
-    /// Only for the last socket that a process makes tables with: the kernel gives its port id (the
-    /// process's) to the next one before it destroys what belongs to that id, and so would destroy
-    /// the next one's table (seen on Linux 6.18; netlink_release(), net/netlink/af_netlink.c).
+    /// Only for the last socket by which a process makes tables. The kernel gives its port id (the process's) to the
+    /// next socket before it destroys what belongs to that id. So it would destroy the table of the next socket, too
+    /// (seen on Linux 6.18; netlink_release(), net/netlink/af_netlink.c).
     ///
     /// # Errors
     /// What socketpair(2) and sendmsg(2) say; then closing waits as ever.

@@ -1,7 +1,7 @@
 //! Waiting rooms: listening sockets of syngate's own in a service's SO_REUSEPORT group.
 //!
 //! A program of the group sends new connections to the rooms. They are established there and wait. When
-//! a room is shut, the kernel moves those that wait to the listener that the program then chooses (Linux
+//! a room is closed, the kernel moves those that wait to the listener that the program then chooses (Linux
 //! 5.14).
 
 pub(crate) mod apart;

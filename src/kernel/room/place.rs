@@ -46,8 +46,8 @@ impl Place {
         })
     }
 
-    /// Whether the listener is in another group, and gets connections that a listener here would get (__inet_lookup_listener():
-    /// the kernel prefers an address to a wildcard, a device to none, and IPv4 to IPv6 that takes IPv4, too).
+    /// Whether the listener is in another group, and takes connections from a listener here. The kernel prefers an
+    /// address to a wildcard, a device to none, and IPv4 to IPv6 that takes IPv4, too (__inet_lookup_listener()).
     pub(crate) fn is_before(&self, listener: &Listener) -> bool {
         let there = (self.address, self.port, &self.device);
         let mut families = Family::ALL.into_iter();

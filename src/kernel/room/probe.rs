@@ -1,7 +1,7 @@
 //! Tries whether the kernel moves connections as it should, in a network namespace of its own.
 //!
-//! A version tells little, since distributions take single changes back: before 6.1.175, 6.6.140, 6.12.86,
-//! 6.18.27 and 7.0.4 a queue that moves wakes nobody, and the kernel may use memory that it has freed
+//! A version tells little, since distributions take single changes back. Before 6.1.175, 6.6.140, 6.12.86, 6.18.27
+//! and 7.0.4 the kernel wakes no process when it moves a queue, and may use memory that it has freed
 //! (CVE-2026-46015). Such a kernel is known by the service that stays asleep.
 
 use std::io;

@@ -55,8 +55,8 @@ const BUGS: [Bug; 3] = [
     },
 ];
 
-/// The bugs that a kernel may have whose release is older than the one that mends them, or whose series has ended
-/// without that. A distribution may have mended them, or never had them.
+/// The bugs that a kernel of this release may have: a later release of its series mends them, or the series has ended
+/// before that. A distribution may have mended them, or never had them.
 pub(crate) fn bugs(release: &str) -> Vec<String> {
     let Some(this) = numbers(release) else {
         return Vec::new();

@@ -109,7 +109,7 @@ impl Room {
         match shut() {
             Ok(()) => true,
             Err(Errno::ENOTCONN) => false,
-            // It is open, and those who wait here would wait until the end of the run.
+            // It is open, and the connections that wait here would wait until the end of the run.
             Err(_) => shut().is_ok(),
         }
     }
@@ -132,7 +132,7 @@ impl Room {
             .is_ok_and(|listens| listens != 0)
     }
 
-    /// How many connections may wait here. 0 if it is shut.
+    /// How many connections may wait here. 0 if it is closed.
     pub(crate) fn size(&self) -> u32 {
         backlog(&self.socket).unwrap_or(0)
     }

@@ -34,7 +34,8 @@ impl Wake {
         Ok(Wake { epoll, rooms })
     }
 
-    /// The cookies of the rooms in which somebody waits, and perhaps of some that are shut. One system call for all.
+    /// The cookies of the rooms in which somebody waits, and perhaps of some that are closed. One system call for
+    /// all.
     ///
     /// # Errors
     /// The kernel lacks memory.

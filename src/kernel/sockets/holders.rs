@@ -56,8 +56,8 @@ pub(super) fn all_held(inodes: &[u32], found: &Holders) -> bool {
     inodes.iter().all(|inode| held.contains(inode))
 }
 
-/// A process for each of `inodes`: the newest that holds it, which is where a listener is that has just been
-/// made. So most often that costs no look at other processes.
+/// A process for each of `inodes`: the newest that holds it, because a new process holds a new listener. So most
+/// often that costs no look at other processes.
 pub(crate) fn find_newest(inodes: &[u32]) -> Holders {
     let mut found = Holders::new();
     let mut missing: BTreeSet<u32> = inodes.iter().copied().collect();

@@ -60,8 +60,8 @@ impl Listener {
                 || self.address.to_canonical() == address.to_canonical())
     }
 
-    /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
-    /// while a service hands over: they have the same address, port and device.
+    /// Whether the two have the same address, port and device. Then they are in one SO_REUSEPORT group, or in two
+    /// that stand side by side while a service hands over.
     pub(crate) fn same_place(&self, other: &Listener) -> bool {
         (self.address, self.port, &self.device) == (other.address, other.port, &other.device)
     }

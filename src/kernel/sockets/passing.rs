@@ -1,6 +1,6 @@
-//! Connections on the gated ports, and clients of this host that wait for one: what shows that packets
-//! pass by the gate, or that the gate holds up a client of the run's own. Apart from the looks of
-//! `diag.rs`, on which decisions depend.
+//! Connections on the gated ports, and clients of this host that wait for one. They show that packets pass by the
+//! gate, or that the gate stops a client which the run itself waits for. Apart from the looks of `diag.rs`, on which
+//! decisions depend.
 
 use std::net::SocketAddr;
 

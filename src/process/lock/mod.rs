@@ -3,8 +3,8 @@
 //! the holder's pid, and no child inherits it.
 //!
 //! The last run removes the file. Another run may just have opened it, and would lock nothing that counts.
-//! So all runs share a lock on the byte of port 0, which nobody gates: a run removes the file only if it
-//! has that byte alone, and a run that gets the byte looks whether the file is still there.
+//! So all runs share a lock on the byte of port 0, which no run gates. A run removes the file only if no other run
+//! has that byte. A run that gets the byte looks whether the file is still there.
 
 mod file;
 mod roll;
@@ -32,8 +32,8 @@ pub(crate) use self::file::{
 pub(crate) use self::roll::withstand;
 pub(crate) use self::roll::{Living, LockHolder, Roll, ports_of_runs, roll};
 
-/// With more ranges than this, a run locks all ports between the first and the last: the kernel needs time
-/// for each lock in proportion to those that are held.
+/// With more ranges than this, a run locks all ports between the first and the last, because each lock takes the
+/// kernel the longer the more locks are held.
 const MAX_RANGES: usize = 64;
 /// How long to wait before trying again to take a lock that another run holds.
 pub(crate) const RETRY: Duration = Duration::from_millis(10);
@@ -100,8 +100,8 @@ impl Lock {
         Ok(None)
     }
 
-    /// Removes the file at the end of a run, unless another run uses it, or it is `needed`: a gate that a dead
-    /// run has left names it, and it tells that the run is dead. Where that fails, a small file stays.
+    /// Removes the file at the end of a run, unless another run uses it, or it is `needed`. It is needed if a dead
+    /// run has left a gate that names it: the file tells that the run is dead. Where that fails, a small file stays.
     pub(crate) fn remove(self, needed: impl FnOnce() -> bool) {
         let alone = fcntl(
             &self.file,

@@ -17,7 +17,7 @@ pub(crate) struct Closed {
     shut_since: Option<Instant>,
     before: Duration,
     pub(super) opened_at: Option<Instant>,
-    /// Which ports are shut from when on.
+    /// Which ports are closed from when on.
     changes: Vec<(Instant, PortSet)>,
     /// `None`: the counter could not be read.
     pub syns_stopped: Option<u64>,
@@ -31,7 +31,7 @@ pub(super) struct Apart {
 }
 
 impl Closed {
-    /// The gate closed at `closed_at`. `gate`: when the kernel opens it, and the ports that are shut.
+    /// The gate closed at `closed_at`. `gate`: when the kernel opens it, and the ports that are closed.
     pub(crate) fn new(closed_at: Instant, gate: Option<(Instant, &PortSet)>) -> Closed {
         let deadline = gate.map(|(deadline, _)| deadline);
         let changes = gate.map(|(_, shut)| (closed_at, shut.clone()));
@@ -51,7 +51,7 @@ impl Closed {
         self.deadline = Some(deadline);
     }
 
-    /// Notes which ports are shut from now on.
+    /// Notes which ports are closed from now on.
     pub(crate) fn now_shut(&mut self, shut: &PortSet, now: Instant) {
         // syngate may have been stopped (SIGSTOP): after the deadline the ports were open.
         let now = self.deadline.map_or(now, |deadline| now.min(deadline));

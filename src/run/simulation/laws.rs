@@ -140,8 +140,8 @@ fn opens_for_a_reason(model: &Model, ending: &Ending, facts: &Facts) {
     }
 }
 
-/// A look that finds an open port without the listener that it had sees that clients are refused. A run that
-/// ends with `ok` warns of that.
+/// A look at an open port sees that clients are refused if the listener has gone. A run that ends with `ok` warns of
+/// that.
 fn what_a_look_has_seen_is_told(model: &Model, ending: &Ending, record: &Record) {
     let looks = !model.story.config.ready_timeout.is_zero();
     if ending.outcome != Outcome::Ok || !looks || model.seen_deserted.is_empty() {

@@ -1,5 +1,5 @@
-//! A machine without a kernel: what listens, what the gate's rules stop, which signals are pending, and
-//! what is going to happen when. Its time moves only where a run asks for something or waits.
+//! A model of a machine: its listeners, the rules of the gate, the pending signals, and what happens when. Its time
+//! moves only where a run asks for something or waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -346,7 +346,7 @@ msg:
   description: How the run ended, in one line.
   returned: always
   type: str
-  sample: service haproxy reload exited with status 0; 80 was closed for 128 ms, 39 SYNs dropped
+  sample: service haproxy reload exited with status 0; 80 was closed for 128 ms, 0 SYNs dropped
 changed:
   description: Whether the command was run; in check mode, whether it would be.
   returned: always

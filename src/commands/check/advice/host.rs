@@ -88,8 +88,8 @@ fn bypassed_by_redirect(host: &Host, ports: &PortSet) -> Option<Advice> {
     }
     let rule = bypassed(&host.by_port, ports, None)?;
     let text = format!(
-        "a rule may refuse clients by this port ({}): --syn redirect would lead them past it, and is refused \
-         unless a rule of that table does the same by the standby's port, or by the port before NAT",
+        "a rule may refuse clients by this port ({}): syngate refuses --syn redirect, which would lead them past it, \
+         unless that table refuses the standby's port too, or the port before NAT",
         rule.by
     );
     let ports = rule.ports.among(ports);
@@ -109,8 +109,8 @@ fn director(host: &Host) -> Option<Advice> {
         .iter()
         .filter_map(|s| s.rsplit_once(':')?.1.parse().ok());
     let text = format!(
-        "an IPVS director ({}): SYNs to these meet the gate before IPVS sends them on (the gate is \
-         at priority 10 of the input hook, IPVS at 98): name the service's own addresses with --to",
+        "an IPVS director ({}): the gate also stops SYNs that IPVS would send on (it is at priority 10 of the input \
+         hook, IPVS at 98): name the service's own addresses with --to",
         services.join(", ")
     );
     Some(Advice::about("ipvs_director", ports.collect(), &text))
@@ -145,9 +145,8 @@ fn backend(host: &Host) -> Vec<Advice> {
         all.push(Advice::on_host(
             "iptables_backend",
             format!(
-                "the gate is made with {} (whether it works is not tried here: that would leave \
-                 its tables behind); a watchdog process removes the rules should syngate be \
-                 killed, and should that be killed too, {}",
+                "the gate is made with {} (not tried here, since that would leave its tables behind); if syngate is \
+                 killed, a watchdog process removes the rules; if that is killed too, {}",
                 backend.name,
                 match &host.xt_recent {
                     Support::Yes => "the kernel does, by xt_recent",
@@ -158,8 +157,8 @@ fn backend(host: &Host) -> Vec<Advice> {
     } else if let Support::No(_) = host.owner_tables {
         all.push(Advice::on_host(
             "no_owner_tables",
-            "the gate is a table without an owner: a watchdog process removes it should syngate be \
-             killed, and nft flush ruleset by others opens it (syngate closes it again)",
+            "the gate is a table without an owner: if syngate is killed, a watchdog process removes it; nft flush \
+             ruleset by others opens it, and syngate closes it again",
         ));
     }
     let legacy = Variant::Legacy.name();

@@ -90,7 +90,7 @@ mod tests {
                 |_, _| (),
                 &[(
                     "shared_socket",
-                    "80: one socket, held by nginx (3 processes): it survives",
+                    "80: one socket, held by nginx (3 processes): a reload",
                 )],
             ),
             (

@@ -191,9 +191,8 @@ impl Service<'_> {
             count => self.advice(
                 "shared_socket",
                 &format!(
-                    "{one}, held by {names} ({count} processes): it survives a reload that leaves \
-                     the first of them running: that works without syngate; by its name (reload NAME) it has \
-                     the test before and the look after, and nobody is delayed; wrap restarts"
+                    "{one}, held by {names} ({count} processes): a reload that leaves the first of them running \
+                     needs no gate (syngate reload NAME adds a test before it and a look after it); wrap restarts"
                 ),
             ),
         };
