@@ -8,6 +8,9 @@
 # make kill-keep   kills keeps at 200 random moments; what is in target/long is not repeated
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
+# make test-arm64     a core of them under a kernel for arm64, in VMs, with syngate built for that
+# make test-architectures  the unit tests built for arm64, armhf, i386 and s390x; ARCHITECTURES=, TESTS= select
+# make kernel-features  what `syngate check` finds under each kernel, as a table in docs/kernels.md
 # make test-systemd   contrib/systemd under a real systemd, in a VM
 # make bench       beside everything that people use today; QUICK=1 within 3 minutes; see tests/bench/README.md
 # make bench-many  1,000,000 connections over 200 restarts, SYNs held
@@ -49,8 +52,10 @@ DIST_PACKAGES := binutils debootstrap iproute2 jq python3-venv util-linux
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
+ARCHITECTURE_PACKAGES := busybox-static kmod python3-venv qemu-system-misc qemu-user xz-utils
+ARM64_PACKAGES := $(ARCHITECTURE_PACKAGES) qemu-system-arm
 
-.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions messages lint oldest-rust install uninstall deb test-deb dist distributions clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-arm64 test-architectures kernel-features test-systemd completions messages lint oldest-rust install uninstall deb test-deb dist distributions clean \
   setup demo-packages test-packages
 
 all:
@@ -292,6 +297,22 @@ test-kernels: test-packages
 
 test-kernel:
 	@$(MAKE) --no-print-directory test-kernels KERNELS=6.1 TESTS="$(CORE)"
+
+# Not in CI, which has no time for it.
+test-arm64: test-packages
+	@tests/ci/install-packages $(KERNEL_PACKAGES) $(ARM64_PACKAGES)
+	TESTS="$(CORE)" tests/ci/kernel-tests 6.1-arm64
+
+# The kernel is this machine's, so what a kernel does is no part of it.
+ARCHITECTURES := arm64 armhf i386 s390x
+test-architectures:
+	@tests/ci/install-packages $(BUILD_PACKAGES) $(ARCHITECTURE_PACKAGES)
+	TESTS="$(if $(filter file,$(origin TESTS)),,$(TESTS))" tests/ci/architectures $(ARCHITECTURES)
+
+kernel-features:
+	@tests/ci/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(KERNEL_PACKAGES)
+	$(CARGO) build
+	tests/ci/kernel-features $(if $(filter file,$(origin KERNELS)),5.10 6.1 6.12 newest,$(KERNELS))
 
 # PARTS: units gate keep, all unless it says otherwise.
 test-systemd: test-packages

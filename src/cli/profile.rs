@@ -143,7 +143,7 @@ mod tests {
             .options
             .iter()
             .map(|one| match &one.value {
-                Some(value) => format!("{}={}", one.long, value.display()),
+                Some(value) => format!("{}={}", one.long, value.to_string_lossy()),
                 None => one.long.clone(),
             })
             .collect();

@@ -31,9 +31,14 @@ impl Bit {
         i16::try_from(self.0 / 8).unwrap_or(i16::MAX)
     }
 
-    /// What is left of that byte if it alone is set, on a host where the lowest bit of a byte is the first one.
+    /// What is left of that byte if it alone is set. Its first bit is the lowest one where the lowest byte comes
+    /// first, and the highest one elsewhere.
     pub(crate) fn mask(self) -> i32 {
-        1 << (self.0 % 8)
+        let nth = self.0 % 8;
+        match cfg!(target_endian = "big") {
+            true => 0x80 >> nth,
+            false => 1 << nth,
+        }
     }
 }
 
@@ -192,6 +197,11 @@ mod tests {
     #[test]
     fn a_bit_has_its_place_in_a_byte() {
         let bit = Bit(19 * 8 + 5);
-        assert_eq!((bit.byte(), bit.mask()), (19, 0x20));
+        let mask = if cfg!(target_endian = "big") {
+            0x04
+        } else {
+            0x20
+        };
+        assert_eq!((bit.byte(), bit.mask()), (19, mask));
     }
 }

@@ -296,53 +296,67 @@ mod tests {
         }
     }
 
+    /// The address and the port of the source, and those of the destination.
+    fn tuple(from: ([u8; 4], u16), to: ([u8; 4], u16)) -> Vec<u8> {
+        let (mut addresses, mut protocol, mut tuple) = (Vec::new(), Vec::new(), Vec::new());
+        put_attribute(&mut addresses, 1, &from.0);
+        put_attribute(&mut addresses, 2, &to.0);
+        put_attribute(&mut protocol, 1, &[6]); // TCP
+        put_attribute(&mut protocol, 2, &from.1.to_be_bytes());
+        put_attribute(&mut protocol, 3, &to.1.to_be_bytes());
+        put_nested(&mut tuple, 1, &addresses); // CTA_TUPLE_IP
+        put_nested(&mut tuple, 2, &protocol); // CTA_TUPLE_PROTO
+        tuple
+    }
+
+    /// The request of [`asks_by_what_the_host_answers_with`] where the lowest byte comes first.
+    #[cfg(target_endian = "little")]
+    const LITTLE_ENDIAN: [u8; 56] = [
+        2, 0, 0, 0, // AF_INET
+        0x34, 0, 2, 0x80, // CTA_TUPLE_REPLY
+        0x14, 0, 1, 0x80, // CTA_TUPLE_IP
+        8, 0, 1, 0, 10, 0, 0, 1, // source
+        8, 0, 2, 0, 10, 0, 0, 2, // destination
+        0x1c, 0, 2, 0x80, // CTA_TUPLE_PROTO
+        5, 0, 1, 0, 6, 0, 0, 0, // TCP
+        6, 0, 2, 0, 0x1f, 0x90, 0, 0, // 8080
+        6, 0, 3, 0, 0x9c, 0x40, 0, 0, // 40000
+    ];
+
     #[test]
     fn asks_by_what_the_host_answers_with() {
-        let expected = [
-            2, 0, 0, 0, // AF_INET
-            0x34, 0, 2, 0x80, // CTA_TUPLE_REPLY
-            0x14, 0, 1, 0x80, // CTA_TUPLE_IP
-            8, 0, 1, 0, 10, 0, 0, 1, // source
-            8, 0, 2, 0, 10, 0, 0, 2, // destination
-            0x1c, 0, 2, 0x80, // CTA_TUPLE_PROTO
-            5, 0, 1, 0, 6, 0, 0, 0, // TCP
-            6, 0, 2, 0, 0x1f, 0x90, 0, 0, // 8080
-            6, 0, 3, 0, 0x9c, 0x40, 0, 0, // 40000
-        ];
+        let tuple = tuple(([10, 0, 0, 1], 8080), ([10, 0, 0, 2], 40_000));
+        let mut expected = vec![2, 0, 0, 0]; // AF_INET
+        put_nested(&mut expected, 2, &tuple); // CTA_TUPLE_REPLY
+        #[cfg(target_endian = "little")]
+        assert_eq!(expected, LITTLE_ENDIAN);
         let plain = connection("10.0.0.1:8080", "10.0.0.2:40000");
         assert_eq!(request(&plain), expected);
         let mapped = connection("[::ffff:10.0.0.1]:8080", "[::ffff:10.0.0.2]:40000");
         assert_eq!(request(&mapped), expected);
         let v6 = request(&connection("[::1]:8080", "[::1]:40000"));
-        assert_eq!((v6[0], v6[4]), (10, 0x4c));
+        assert_eq!((v6[0], get(&v6, 4)), (10, Some(0x4c_u16.to_ne_bytes())));
     }
 
-    /// As Linux 6.18 lists a connection to port 81 that was redirected to 8080, and has ended.
-    const REDIRECTED: [u8; 148] = [
-        2, 0, 0, 0, // struct nfgenmsg: AF_INET
-        0x34, 0, 1, 0x80, // CTA_TUPLE_ORIG
-        0x14, 0, 1, 0x80, // CTA_TUPLE_IP
-        8, 0, 1, 0, 10, 79, 0, 23, // source
-        8, 0, 2, 0, 10, 79, 0, 100, // destination
-        0x1c, 0, 2, 0x80, // CTA_TUPLE_PROTO
-        5, 0, 1, 0, 6, 0, 0, 0, // TCP
-        6, 0, 2, 0, 0xc2, 0xd6, 0, 0, // 49878
-        6, 0, 3, 0, 0, 0x51, 0, 0, // 81
-        0x34, 0, 2, 0x80, // CTA_TUPLE_REPLY
-        0x14, 0, 1, 0x80, //
-        8, 0, 1, 0, 10, 79, 0, 100, //
-        8, 0, 2, 0, 10, 79, 0, 23, //
-        0x1c, 0, 2, 0x80, //
-        5, 0, 1, 0, 6, 0, 0, 0, //
-        6, 0, 2, 0, 0x1f, 0x90, 0, 0, // 8080
-        6, 0, 3, 0, 0xc2, 0xd6, 0, 0, //
-        8, 0, 3, 0, 0, 0, 1, 0xae, // CTA_STATUS
-        8, 0, 8, 0, 0, 0, 0, 0, // CTA_MARK
-        8, 0, 12, 0, 0xf1, 0x3b, 3, 0x2d, // CTA_ID
-        0x10, 0, 4, 0x80, // CTA_PROTOINFO
-        0x0c, 0, 1, 0x80, // CTA_PROTOINFO_TCP
-        5, 0, 1, 0, 7, 0, 0, 0, // TIME_WAIT
-    ];
+    /// As Linux 6.18 lists a connection to port 81 that was redirected to 8080, and has ended; in the byte order of
+    /// this machine.
+    fn redirected() -> Vec<u8> {
+        let (client, host) = ([10, 79, 0, 23], [10, 79, 0, 100]);
+        let mut row = vec![2, 0, 0, 0]; // struct nfgenmsg: AF_INET
+        put_nested(&mut row, 1, &tuple((client, 49878), (host, 81))); // CTA_TUPLE_ORIG
+        put_nested(&mut row, 2, &tuple((host, 8080), (client, 49878))); // CTA_TUPLE_REPLY
+        put_attribute(&mut row, 3, &0x1ae_u32.to_be_bytes()); // CTA_STATUS
+        put_attribute(&mut row, 8, &[0; 4]); // CTA_MARK
+        put_attribute(&mut row, 12, &[0xf1, 0x3b, 3, 0x2d]); // CTA_ID
+        let (mut state, mut of_tcp) = (Vec::new(), Vec::new());
+        put_attribute(&mut state, 1, &[7]); // TIME_WAIT
+        put_nested(&mut of_tcp, 1, &state); // CTA_PROTOINFO_TCP
+        put_nested(&mut row, 4, &of_tcp); // CTA_PROTOINFO
+        assert_eq!(row[REPLY_PORT..REPLY_PORT + 2], 8080_u16.to_be_bytes());
+        assert_eq!((row.len(), row[STATE]), (148, 7));
+        row
+    }
+
     const REPLY_PORT: usize = 96;
     const STATE: usize = 144;
 
@@ -352,7 +366,8 @@ mod tests {
 
     #[test]
     fn what_was_redirected_is_named_to_the_kernel_as_it_named_it() {
-        let redirected = tracked(&REDIRECTED, &ports(&[80, 81])).unwrap();
+        let row = redirected();
+        let redirected = tracked(&row, &ports(&[80, 81])).unwrap();
         let ends = [redirected.client, redirected.service, redirected.server];
         let ends = ends.map(|end| end.to_string());
         assert_eq!(
@@ -360,15 +375,15 @@ mod tests {
             ["10.79.0.23:49878", "10.79.0.100:81", "10.79.0.100:8080"]
         );
         // The family, the first tuple and the id: with less, all connections would be meant.
-        let name = [&REDIRECTED[..56], &REDIRECTED[124..132]].concat();
+        let name = [&row[..56], &row[124..132]].concat();
         assert_eq!(redirected.name, name);
-        assert_eq!(tracked(&REDIRECTED, &ports(&[80])), None);
+        assert_eq!(tracked(&row, &ports(&[80])), None);
     }
 
     #[test]
     fn what_a_syn_renews_is_not_in_the_way_unless_it_was_redirected() {
         let in_the_way = |state: u8, server: u16| {
-            let mut row = REDIRECTED;
+            let mut row = redirected();
             row[STATE] = state;
             row[REPLY_PORT..REPLY_PORT + 2].copy_from_slice(&server.to_be_bytes());
             tracked(&row, &ports(&[81])).is_some()
@@ -382,7 +397,7 @@ mod tests {
     /// The first packet that the kernel saw was the server's.
     #[test]
     fn who_sends_first_makes_no_difference() {
-        let mut row = REDIRECTED;
+        let mut row = redirected();
         row[STATE] = 3;
         row[REPLY_PORT..REPLY_PORT + 2].copy_from_slice(&81u16.to_be_bytes());
         let client_first = tracked(&row, &ports(&[81])).unwrap();
@@ -397,7 +412,7 @@ mod tests {
 
     #[test]
     fn it_is_over_when_nobody_is_there_or_the_service_is() {
-        let redirected = tracked(&REDIRECTED, &ports(&[81])).unwrap();
+        let redirected = tracked(&redirected(), &ports(&[81])).unwrap();
         let Tracked {
             client,
             service,

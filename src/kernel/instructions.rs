@@ -175,6 +175,14 @@ pub(crate) fn assemble(program: &[Instruction]) -> Vec<u8> {
     code
 }
 
+/// The first register has the four bits that come first: the lower ones where the lowest byte comes first.
+fn registers(to: u8, from: u8) -> u8 {
+    match cfg!(target_endian = "big") {
+        true => to << 4 | from,
+        false => from << 4 | to,
+    }
+}
+
 impl Instruction {
     /// In units of 8 bytes.
     fn length(self) -> usize {
@@ -189,7 +197,7 @@ impl Instruction {
         use Instruction as I;
         use Register::R0;
         let mut put = |operation, to: Register, from: u8, offset: i16, value: i32| {
-            code.extend([operation, to as u8 | from << 4]);
+            code.extend([operation, registers(to as u8, from)]);
             code.extend(offset.to_ne_bytes());
             code.extend(value.to_ne_bytes());
         };
@@ -238,11 +246,20 @@ mod tests {
     use super::Register::*;
     use super::*;
 
+    /// The two halves of the byte change places where the highest byte comes first.
+    fn here(registers: u8) -> u8 {
+        match cfg!(target_endian = "big") {
+            true => registers.rotate_left(4),
+            false => registers,
+        }
+    }
+
     /// Against the encodings of Documentation/bpf/standardization/instruction-set.rst.
     #[test]
     fn each_instruction_is_encoded() {
+        // The registers as they are where the lowest byte comes first.
         let bytes = |operation: u8, registers: u8, offset: i16, value: i32| {
-            let mut bytes = vec![operation, registers];
+            let mut bytes = vec![operation, here(registers)];
             bytes.extend(offset.to_ne_bytes());
             bytes.extend(value.to_ne_bytes());
             bytes
@@ -293,7 +310,7 @@ mod tests {
         assert_eq!(offsets, [5, 0, 0, 2, 1, 0, 0]);
         assert_eq!(code[0], 0x15);
         assert_eq!(code[3 * 8], 0x55);
-        assert_eq!(code[4 * 8..4 * 8 + 2], [0x5d, 0x60]);
+        assert_eq!(code[4 * 8..4 * 8 + 2], [0x5d, here(0x60)]);
         assert_eq!(code[5 * 8], 0x05);
     }
 }

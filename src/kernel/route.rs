@@ -264,6 +264,17 @@ pub(crate) fn withstand(bytes: &[u8]) {
 mod tests {
     use super::*;
 
+    /// The first four bytes of a header, and the number of an interface.
+    fn of_device(begin: [u8; 4], device: u32) -> Vec<u8> {
+        [begin, device.to_ne_bytes()].concat()
+    }
+
+    /// `struct ndmsg` of a neighbour behind interface 3.
+    fn ndmsg(state: u16) -> Vec<u8> {
+        let rest = [state.to_ne_bytes(), [0, 1]].concat();
+        [of_device([2, 0, 0, 0], 3), rest].concat()
+    }
+
     fn row(header: &[u8], attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut row = header.to_vec();
         for (kind, value) in attributes {
@@ -318,7 +329,7 @@ mod tests {
 
     #[test]
     fn an_own_address_is_not_the_other_ends() {
-        let header = [2, 32, 0, 0, 3, 0, 0, 0];
+        let header = of_device([2, 32, 0, 0], 3);
         let bytes = row(&header, &[(1, &[10, 0, 0, 9]), (2, &[10, 0, 0, 1])]);
         let own = own(&bytes).unwrap();
         assert_eq!(own.address, IpAddr::from([10, 0, 0, 1]));
@@ -327,15 +338,13 @@ mod tests {
 
     #[test]
     fn a_neighbour_has_an_ethernet_address_or_none() {
-        let header = [2, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 1];
         let ether = [0x02, 0xa, 0, 0, 0, 0xff];
-        let bytes = row(&header, &[(1, &[10, 0, 0, 2]), (2, &ether)]);
+        let bytes = row(&ndmsg(2), &[(1, &[10, 0, 0, 2]), (2, &ether)]);
         let known = neighbour(&bytes).unwrap();
         assert_eq!((known.address, known.device), ([10, 0, 0, 2].into(), 3));
         assert_eq!(known.ether.unwrap().to_string(), "02:0a:00:00:00:ff");
         assert!(!known.silent);
-        let asked_for = [2, 0, 0, 0, 3, 0, 0, 0, 0x20, 0, 0, 1];
-        let unknown = neighbour(&row(&asked_for, &[(1, &[10, 0, 0, 2])])).unwrap();
+        let unknown = neighbour(&row(&ndmsg(0x20), &[(1, &[10, 0, 0, 2])])).unwrap();
         assert!(unknown.silent && unknown.ether.is_none());
     }
 

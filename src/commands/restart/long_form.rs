@@ -269,7 +269,7 @@ mod tests {
         let words: Vec<String> = form
             .words()
             .iter()
-            .map(|w| w.display().to_string())
+            .map(|w| w.to_string_lossy().into_owned())
             .collect();
         assert_eq!(
             words.join(" "),

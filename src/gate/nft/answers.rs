@@ -190,37 +190,41 @@ mod tests {
     use crate::kernel::netlink::put_attribute;
     use proptest::prelude::*;
 
+    /// `struct nfgenmsg`: inet, version 0, the number of the generation.
+    const INET: [u8; 4] = [1, 0, 0, 2];
+
     /// The set {80, 443-65535} as a 6.18 kernel listed it: from the largest to the smallest, and no
     /// end for the range that reaches the end of all ports.
-    const ELEMENTS: &[u8] = &[
-        1, 0, 0, 2, // inet, version 0, resource id
-        10, 0, 2, 0, b'p', b'o', b'r', b't', b's', 0, 0, 0, // NFTA_SET_ELEM_LIST_SET
-        108, 0, 3, 0, // NFTA_SET_ELEM_LIST_ELEMENTS
-        0x28, 0, 1, 0, // an element
-        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x01, 0xbb, 0, 0, // key: 443
-        0x0c, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x2c, // timeout: 29,996 ms
-        0x0c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x28, // expires in 29,992 ms
-        0x18, 0, 1, 0, // an element
-        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x00, 0x51, 0, 0, // key: 81
-        0x08, 0, 3, 0, 0, 0, 0, 1, // flags: the end of an interval
-        0x28, 0, 1, 0, // an element
-        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x00, 0x50, 0, 0, // key: 80
-        0x0c, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x2c, // timeout
-        0x0c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x28, // expires
-    ];
+    fn elements() -> Vec<u8> {
+        let key = |port: u16| with(&[(1, &with(&[(1, &port.to_be_bytes())]))]);
+        // The timeout, and in how many milliseconds it expires.
+        let timed = with(&[(4, &29_996u64.to_be_bytes()), (5, &29_992u64.to_be_bytes())]);
+        let end_of_interval = with(&[(3, &1u32.to_be_bytes())]);
+        let element = |port, more: &[u8]| [key(port), more.to_vec()].concat();
+        let all = with(&[
+            (1, &element(443, &timed)),
+            (1, &element(81, &end_of_interval)),
+            (1, &element(80, &timed)),
+        ]);
+        // NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS
+        [&INET[..], &with(&[(2, b"ports\0"), (3, &all)])].concat()
+    }
 
-    const COUNTER: &[u8] = &[
-        1, 0, 0, 2, // inet
-        17, 0, 2, 0, b's', b'y', b'n', b's', b'_', b's', b't', b'o', b'p', b'p', b'e', b'd', 0, 0,
-        0, 0, 8, 0, 3, 0, 0, 0, 0, 1, // NFTA_OBJ_TYPE: counter
-        28, 0, 4, 0, // NFTA_OBJ_DATA
-        12, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 60, // bytes
-        12, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, // packets: 257
-    ];
+    fn counter() -> Vec<u8> {
+        // Bytes, and packets.
+        let counts = with(&[(1, &60u64.to_be_bytes()), (2, &257u64.to_be_bytes())]);
+        // NFTA_OBJ_NAME, NFTA_OBJ_TYPE (a counter), NFTA_OBJ_DATA
+        let about = with(&[
+            (2, b"syns_stopped\0"),
+            (3, &1u32.to_be_bytes()),
+            (4, &counts),
+        ]);
+        [&INET[..], &about].concat()
+    }
 
     #[test]
     fn reads_the_ports_that_the_kernel_lists() {
-        let bounds = bounds(ELEMENTS);
+        let bounds = bounds(&elements());
         assert_eq!(bounds, [(443, false), (81, true), (80, false)]);
         assert_eq!(ports_between(bounds.clone()).to_string(), "80,443-65535");
         assert_eq!(ports(bounds, false).to_string(), "80-81,443");
@@ -237,8 +241,9 @@ mod tests {
 
     #[test]
     fn reads_the_count() {
-        assert_eq!(packets(COUNTER), Some(257));
-        assert_eq!(packets(&COUNTER[..COUNTER.len() - 12]), None);
+        let counter = counter();
+        assert_eq!(packets(&counter), Some(257));
+        assert_eq!(packets(&counter[..counter.len() - 12]), None);
         assert_eq!(packets(&[]), None);
     }
 
@@ -333,10 +338,11 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_replies_never_panic(
-            at in 0..ELEMENTS.len(),
+            at in any::<prop::sample::Index>(),
             flip in any::<u8>(),
         ) {
-            let mut bent = ELEMENTS.to_vec();
+            let mut bent = elements();
+            let at = at.index(bent.len());
             bent[at] ^= flip;
             withstand(&bent);
         }

@@ -219,21 +219,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A refusal as a 6.18 kernel sent it: NLMSG_ERROR, capped, with the kernel's own words.
-    const REFUSAL: &[u8] = b"\x50\0\0\0\
-        \x02\0\
-        \x00\x03\
-        \x06\0\0\0\
-        \x13\x4e\0\0\
-        \xea\xff\xff\xff\
-        \x24\0\0\0\x18\0\x05\x04\x06\0\0\0\0\0\0\0\
-        \x2b\0\x01\0Invalid prefix for given prefix length\0\0";
-    // length; kind; NLM_F_CAPPED | NLM_F_ACK_TLVS; sequence number; port id; -EINVAL; the header of
-    // the request; NLMSGERR_ATTR_MSG with its NUL and padding.
+    /// A refusal as a 6.18 kernel sent it, in the byte order of this machine: NLMSG_ERROR, capped, with the
+    /// kernel's own words.
+    fn refusal() -> Vec<u8> {
+        let refused = message_bytes(0x18, 0x0405, 6, &[0; 20]);
+        let mut body = (-libc::EINVAL).to_ne_bytes().to_vec();
+        body.extend(&refused[..HEADER]);
+        put_attribute(
+            &mut body,
+            NLMSGERR_ATTR_MSG,
+            b"Invalid prefix for given prefix length\0",
+        );
+        message_bytes(2, NLM_F_CAPPED | NLM_F_ACK_TLVS, 6, &body)
+    }
+
+    /// What [`message_bytes`] and [`put_attribute`] write is what a kernel where the lowest byte comes first wrote.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_refusal_is_written_as_the_kernel_wrote_it() {
+        // Length; kind; NLM_F_CAPPED | NLM_F_ACK_TLVS; sequence number; port id, here 0; -EINVAL; the header of the
+        // request; NLMSGERR_ATTR_MSG with its NUL and padding.
+        const RECORDED: &[u8] = b"\x50\0\0\0\
+            \x02\0\
+            \x00\x03\
+            \x06\0\0\0\
+            \x00\0\0\0\
+            \xea\xff\xff\xff\
+            \x24\0\0\0\x18\0\x05\x04\x06\0\0\0\0\0\0\0\
+            \x2b\0\x01\0Invalid prefix for given prefix length\0\0";
+        assert_eq!(refusal(), RECORDED);
+    }
 
     #[test]
     fn a_refusal_carries_the_kernels_words() {
-        let message = messages(REFUSAL).next().unwrap().unwrap();
+        let refusal = refusal();
+        let message = messages(&refusal).next().unwrap().unwrap();
         let ack = message.ack().unwrap();
         assert_eq!(ack.seq, 6);
         let refusal = ack.refusal.unwrap();
@@ -257,12 +277,13 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_malformed() {
-        for length in 1..REFUSAL.len() {
-            let all: Vec<_> = messages(&REFUSAL[..length]).collect();
+        let refusal = refusal();
+        for length in 1..refusal.len() {
+            let all: Vec<_> = messages(&refusal[..length]).collect();
             assert_eq!(all, [Err(Malformed)], "{length}");
         }
-        let mut lies = REFUSAL.to_vec();
-        lies[0] = 4; // shorter than a header
+        let mut lies = refusal;
+        lies[..4].copy_from_slice(&4u32.to_ne_bytes()); // shorter than a header
         assert_eq!(messages(&lies).next(), Some(Err(Malformed)));
     }
 

@@ -14,9 +14,10 @@ use nix::sys::socket::{
 use crate::kernel::sys::attach_filter;
 use crate::words::ports::PortSet;
 
-/// So many ranges of ports go into the filter, which may have 4,096 instructions (BPF_MAXINSNS). Beyond
-/// that it lets all SYNs through, and the reader looks at their ports.
-const MAX_RANGES: usize = 1_000;
+/// So many ranges of ports go into the filter. The kernel turns the program into one of eBPF, which must fit into
+/// net.core.optmem_max: 20,480 bytes before Linux 6.7. Beyond that it lets all SYNs through, and the reader looks at their
+/// ports.
+const MAX_RANGES: usize = 500;
 /// The longest headers of IPv4 and of TCP.
 const LONGEST_HEADERS: usize = 60 + 60;
 /// So many packets are read before other work gets its turn.

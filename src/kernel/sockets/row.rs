@@ -237,28 +237,41 @@ mod tests {
     use super::*;
     use crate::kernel::netlink::put_attribute;
 
-    /// A listener on [::1]:80 as a 6.18 kernel listed it.
-    const LISTENER: &[u8] = &[
-        10, 10, 0, 0, // AF_INET6, LISTEN, no timer, no retransmits
-        0, 80, 0, 0, // source and destination port, big-endian
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // source: ::1
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // destination: ::
-        0, 0, 0, 0, // interface
-        57, 0, 0, 0, 0, 0, 0, 0, // cookie
-        0, 0, 0, 0, // expires
-        3, 0, 0, 0, // accept queue
-        7, 0, 0, 0, // backlog
-        33, 0, 0, 0, // uid
-        0xeb, 0x55, 0, 0, // inode: 21995
-        5, 0, 8, 0, 0, 0, 0, 0, // INET_DIAG_SHUTDOWN
-        5, 0, 11, 0, 1, 0, 0, 0, // INET_DIAG_SKV6ONLY: yes
-        8, 0, 15, 0, 0, 0, 0, 0, // INET_DIAG_MARK
-        12, 0, 21, 0, 1, 2, 0, 0, 0, 0, 0, 0, // INET_DIAG_CGROUP_ID
-    ];
+    /// A listener on [::1]:80 as a 6.18 kernel listed it, in the byte order of this machine.
+    fn listener() -> Vec<u8> {
+        let mut row = header();
+        let attributes: [(u16, &[u8]); 4] = [
+            (8, &[0]), // INET_DIAG_SHUTDOWN
+            (INET_DIAG_SKV6ONLY, &[1]),
+            (15, &0u32.to_ne_bytes()), // INET_DIAG_MARK
+            (INET_DIAG_CGROUP_ID, &513u64.to_ne_bytes()),
+        ];
+        for (kind, value) in attributes {
+            put_attribute(&mut row, kind, value);
+        }
+        row
+    }
+
+    /// Its `struct inet_diag_msg`.
+    fn header() -> Vec<u8> {
+        let bytes = [
+            &[10, 10, 0, 0][..], // AF_INET6, LISTEN, no timer, no retransmits
+            &[0, 80, 0, 0],      // source and destination port, big-endian
+            &Ipv6Addr::LOCALHOST.octets(),
+            &Ipv6Addr::UNSPECIFIED.octets(),
+            &0u32.to_ne_bytes(),  // interface
+            &57u64.to_ne_bytes(), // cookie
+        ];
+        // Expires, accept queue, backlog, user, inode.
+        let words = [0u32, 3, 7, 33, 21995].map(u32::to_ne_bytes);
+        let header = [bytes.concat(), words.concat()].concat();
+        assert_eq!(header.len(), HEADER);
+        header
+    }
 
     #[test]
     fn reads_a_listener() {
-        let listener = SocketRow::parse(LISTENER).unwrap().listener(3).unwrap();
+        let listener = SocketRow::parse(&listener()).unwrap().listener(3).unwrap();
         assert_eq!(
             listener,
             Listener {
@@ -280,7 +293,7 @@ mod tests {
     }
 
     fn half_open(retransmits: u8, expires_ms: u32) -> Handshake {
-        let mut bytes = LISTENER.to_vec();
+        let mut bytes = listener();
         bytes[1] = SYN_RECV;
         bytes[3] = retransmits;
         bytes[52..56].copy_from_slice(&expires_ms.to_ne_bytes());
@@ -305,7 +318,7 @@ mod tests {
     #[test]
     fn the_round_trip_is_the_shortest_one() {
         let round_trip = |micros: u32| {
-            let mut bytes = LISTENER[..HEADER].to_vec();
+            let mut bytes = header();
             let mut info = vec![0; 160];
             info[148..152].copy_from_slice(&micros.to_ne_bytes());
             put_attribute(&mut bytes, INET_DIAG_INFO, &info);
@@ -318,7 +331,7 @@ mod tests {
     #[test]
     fn who_has_opened_a_connection_has_one_byte_more_acknowledged() {
         let outgoing = |acknowledged: u64, sent: u64, again: u64, queue: u32, unsent: u32| {
-            let mut bytes = LISTENER[..HEADER].to_vec();
+            let mut bytes = header();
             bytes[1] = ESTABLISHED;
             bytes[60..64].copy_from_slice(&queue.to_ne_bytes());
             let mut info = vec![0; 216];
@@ -335,8 +348,8 @@ mod tests {
         assert!(!outgoing(100, 100, 0, 0, 0));
         assert!(outgoing(71, 140, 40, 50, 20), "30 in flight, 20 unsent");
         assert!(!outgoing(70, 140, 40, 50, 20));
-        let bytes = &LISTENER[..HEADER];
-        assert!(!SocketRow::parse(bytes).unwrap().is_outgoing(), "not told");
+        let bytes = header();
+        assert!(!SocketRow::parse(&bytes).unwrap().is_outgoing(), "not told");
     }
 
     /// An established connection with queues, the ages of its last data in ms, and how many
@@ -351,7 +364,7 @@ mod tests {
         [since_sent, since_received]: [u32; 2],
         [segments_in, segments_out]: [u32; 2],
     ) -> bool {
-        let mut bytes = LISTENER[..HEADER].to_vec();
+        let mut bytes = header();
         bytes[1] = state;
         bytes[56..60].copy_from_slice(&unread.to_ne_bytes());
         bytes[60..64].copy_from_slice(&unsent.to_ne_bytes());

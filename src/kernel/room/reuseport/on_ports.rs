@@ -88,8 +88,7 @@ impl Bindings {
             user: word(USER)?,
             shares: word(SHARES)? != 0,
             address: IpAddr::from(address).to_canonical(),
-            // As the network has it, in the first two of four bytes.
-            port: get(&value, PORT as usize).map(u16::from_be_bytes)?,
+            port: port_of(word(PORT)?),
             v6only: word(V6ONLY)? != 0,
             device: word(DEVICE)?,
             bound: word(BOUND)? != 0,
@@ -138,6 +137,11 @@ fn by_hooks(port: u16) -> u32 {
     u32::from(port.to_be())
 }
 
+/// The port that [`by_hooks`] turns into this.
+fn port_of(by_hooks: u32) -> u16 {
+    u16::from_be(by_hooks as u16)
+}
+
 fn while_moving(port: u16) -> u32 {
     by_hooks(port) | 1 << 16
 }
@@ -178,6 +182,13 @@ pub(crate) fn programs(
 mod tests {
     use super::*;
     use crate::kernel::sockets::Device;
+
+    /// A program stores what it has loaded, all four bytes.
+    #[test]
+    fn a_port_is_read_as_the_programs_note_it() {
+        assert_eq!(port_of(by_hooks(8080)), 8080);
+        assert_ne!(by_hooks(8080), while_moving(8080));
+    }
 
     #[test]
     fn a_socket_meets_a_room_where_they_would_share_connections() {
