@@ -205,7 +205,7 @@ listener.bind(('127.0.0.1', 80)); listener.listen(5); time.sleep(60)";
     service.kill().unwrap();
     service.wait().unwrap();
     assert_eq!(outcome.code, 125, "{outcome:?}");
-    let why = "it is one of MPTCP, whose connections can't be moved";
+    let why = "it is an MPTCP socket, whose connections can't be moved";
     assert!(outcome.stderr.contains(why), "{outcome:?}");
 }
 

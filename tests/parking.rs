@@ -839,7 +839,7 @@ connection = socket.create_connection(('127.0.0.1', 80)); print('up', flush=True
     let outcome = park(&host, "--port 80").run(["true"]);
     open.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(outcome.code, 125, "{outcome:?}");
-    let says = "the listener has not set SO_REUSEADDR, and connections to it are open";
+    let says = "the listener lacks SO_REUSEADDR, and connections to it are open";
     assert!(outcome.stderr.contains(says), "{outcome:?}");
     assert_eq!(service.shares_port(), "0\n");
 }

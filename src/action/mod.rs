@@ -8,9 +8,9 @@
 //!
 //! An action is whole in its folder below `action/`. Three things make one:
 //!
-//! 1. **The folder.** An `Entry` says its name for `--syn`, its help, its options (a clap struct), how to
-//!    read what stands behind `=`, which of its options make no sense without it, and the names of its
-//!    objects in the report. Then it walks through the traits of `contract.rs`, each a step of the run:
+//! 1. **The folder.** An `Entry` has its name for `--syn`, its help, and its options (a clap struct). It parses what
+//!    stands behind `=`. It tells which of the options make no sense without the action, and the names of its objects
+//!    in the report. Then it walks through the traits of `contract.rs`, each a step of the run:
 //!    - `Wanted::plan`: the options are checked together; one line says what is wrong.
 //!    - `Planned`: its part of `--dry-run`, where it would steer SYNs, how long its rules may stay;
 //!      `prepare` does what has to be done while nothing is gated (ask the peer, start the standby).
@@ -20,15 +20,15 @@
 //!      and its warnings.
 //!    - `Policy` (in `decide/policy.rs`), pure: what to ask while a port is closed (`while_shut`), before
 //!      ports open (`aim`, `before_open`), and once the gate is open (`after_open`). There are four
-//!      questions: does anybody *take* the connections, *let go* who waits, how many are *left*, *stop*.
+//!      questions: does anybody *take* the connections, *let go* the waiting ones, how many are *left*, *stop*.
 //!      `Action::ask` answers, `Policy::answered` concludes: go on, these ports may open, give the gate up.
 //! 2. **One line in `action/list.rs`.** The command line, the help, the report and the checks follow it.
 //! 3. **A variant of `Steer`** (`words/steer.rs`), only if the kernel has to treat SYNs in a new way. Then
 //!    each backend's `compile` says what that becomes. `--dry-run` prints the same `Ruleset`, and a test
 //!    compares it with what the kernel lists.
 //!
-//! Tell its courses of events in `action/tests.rs`, its object in `contrib/schema/report.schema.json`, and
-//! its options in man/syngate.8, and the rest in a section of man/syngate-actions.7: tests hold the documents to the
+//! Then describe it. `action/tests.rs` has its courses of events, `contrib/schema/report.schema.json` its object,
+//! man/syngate.8 its options, and a section of man/syngate-actions.7 the rest. Tests hold the documents to the
 //! command line.
 
 pub(crate) mod auto;

@@ -31,8 +31,8 @@ pub(crate) fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), Stri
 }
 
 /// The choice for a gate that holds SYNs. On a kernel without nft's expression `queue`, a rule in
-/// nf_tables would need the x_tables target NFQUEUE, also by iptables-nft. nft(8) lists that as a rule
-/// which such a kernel refuses, so a ruleset that somebody saves meanwhile could not be loaded again.
+/// nf_tables would need the x_tables target NFQUEUE, also by iptables-nft. nft(8) lists that as a rule that such a
+/// kernel refuses. If somebody saved the ruleset meanwhile, it could not be loaded again.
 pub(crate) fn to_hold(given: Choice) -> Choice {
     let is_legacy = match given {
         Choice::IptablesLegacy => true,

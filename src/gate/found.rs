@@ -44,7 +44,7 @@ pub(crate) struct FoundRooms {
     pub waiting: usize,
     /// Somebody listens on the ports.
     pub served: bool,
-    /// How many of the waiting connections could go to nobody who listens now.
+    /// How many of the waiting connections have no listener to go to now.
     pub stranded: usize,
 }
 

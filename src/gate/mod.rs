@@ -1,14 +1,14 @@
-//! The gate: its contents in the kernel (`rules`), the backends that put them there (`backend`,
-//! `nft`, `iptables`), and the value that opens it on each way out of a run (`gate`).
+//! The gate: its contents in the kernel (`rules`); the backends that put them there (`backend`, `nft`, `iptables`);
+//! and the guard value that opens it on each way out of a run (`gate`).
 //!
 //! # Why the gate can't stay shut
 //!
 //! 1. On nf_tables, one netlink socket of the run owns the table. The kernel destroys the table when the
 //!    socket is closed, so at the end of the process, however it comes. The socket is close-on-exec, so no
 //!    daemon that COMMAND starts keeps it open; children close it before execve(2), which may hang.
-//!    Where the kernel has no such tables, and with iptables, a watchdog (`gate/watchdog.rs`) starts before
-//!    the first change: a process with a session of its own that removes the rules when its line to the run
-//!    closes. The run replaces one that was killed, or that does not answer (`process/pulse.rs`).
+//!    Where the kernel has no such tables, and with iptables, a watchdog (`gate/watchdog.rs`) starts before the first
+//!    change. It is a process with a session of its own. It removes the rules when its line to the run closes. The
+//!    run replaces one that was killed, or that does not answer (`process/pulse.rs`).
 //! 2. The kernel stops matching by itself, at the latest at `--max-closed`. On nf_tables the ports are
 //!    elements of a set that expire; on iptables a rule looks for an entry of xt_recent that is not too
 //!    old. A hung or stopped syngate can't prevent that, nor can the death of both processes.
@@ -41,24 +41,23 @@
 //! `--listen-netns` on a server is refused (`tell/remote.rs`). There are no other services that the run would
 //! talk to: no DNS, no syslog, no sd_notify; the journal is stderr.
 //!
-//! The order of drops matters, and the fields of `Run` have it: the action goes first (held SYNs go on, and
-//! are not dropped with the rules), then the gate, then what was prepared (a standby: nobody is steered to
-//! it any more).
+//! The order of drops matters, and the fields of `Run` have it. The action goes first, so that held SYNs go on and
+//! are not dropped with the rules. Then the gate goes. What was prepared, such as a standby, goes last, when no rule
+//! steers connections to it any more.
 //!
 //! A held SYN must not pass the host's firewall either. The verdict ACCEPT, and the bypass of a queue
-//! without a reader, end the base chain of the rule that queued it. So no rule may come behind that one:
-//! on nf_tables the chain has no others, and with iptables the jump is the last rule of a table that few
-//! use (`gate/iptables/compile.rs`, `places`). `gate/iptables/around.rs` reads what stands before and
-//! behind the jump; where SYNs would pass before they are queued, they are dropped instead.
+//! without a reader, end the base chain of the rule that queued it. So no rule may come behind that one. On nf_tables
+//! the chain has no others. With iptables the jump is the last rule of a table that few use
+//! (`gate/iptables/compile.rs`, `places`). `gate/iptables/around.rs` reads what stands before and behind the jump;
+//! where SYNs would pass before they are queued, they are dropped instead.
 //!
-//! What a redirect would lead past is `gate/by_port.rs`'s decision, before anything is gated. Where the gate
-//! stands is `run/place.rs`'s decision, from what `gate/firewall.rs` has found. The input hook
-//! is the default: there the routing is decided, ports and addresses are translated, and SYNs that the
-//! host's firewall refuses are not stopped twice. Prerouting before connection tracking knows none of that,
-//! but no rule has used the SYN up. So it is taken for dropped SYNs only, only where such rules are, and
-//! never where NAT may send packets elsewhere: it must not gate more than the input hook would. Nor less: on
-//! nf_tables a second chain in the input hook stops what reaches this host by other ways (a VRF, a local route
-//! of another table).
+//! What a redirect would lead past is `gate/by_port.rs`'s decision, before anything is gated. Where the gate stands
+//! is `run/place.rs`'s decision, from what `gate/firewall.rs` has found. The input hook is the default: there the
+//! routing is decided, ports and addresses are translated, and SYNs that the host's firewall refuses are not stopped
+//! twice. Prerouting before connection tracking knows none of that, but no rule has used the SYN up. So a run takes
+//! it for dropped SYNs only, and only where such rules are. It never takes it where NAT may send packets elsewhere,
+//! because it must not gate more than the input hook would. It gates no less either: on nf_tables a second chain in
+//! the input hook stops what reaches this host by other ways (a VRF, a local route of another table).
 //!
 //! Where nft has no `queue`, `run/backend.rs` takes iptables-legacy for SYNs that are held: what nft lists of
 //! them otherwise can't be loaded again.

@@ -122,7 +122,7 @@ impl Seen {
         })
     }
 
-    /// Whether somebody listens who gets the connections that wait in that room.
+    /// Whether there is a listener that gets the connections of that room.
     fn is_served(&self, room: &Listener) -> bool {
         let place = Place::of(room);
         let mut services = self.services.iter();

@@ -142,7 +142,7 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
     // A keep stands back by itself, and from the ports of this run only; so does the guard of a dead one.
     let stale = gates.into_iter().filter(|gate| !gate.is_keep_s());
     let stale = stale.filter(|gate| is_stale(gate, &roll) == Some(true));
-    // The connections that wait for a service that nobody starts but this run are handed over once it has.
+    // Connections may wait for a service that only this run starts. They are handed over once it has started.
     let stale = stale.filter(|gate| gate.by.rooms().is_none_or(|rooms| rooms.served));
     let erased = stale.map(|gate| {
         let erased = erase(&gate);

@@ -81,8 +81,8 @@ impl Conntrack {
         }
     }
 
-    /// How many connections that were sent from one of the ports `from` to the port `to` have had an
-    /// answer, without those that have been over for longer than [`KEPT`].
+    /// How many connections from one of the ports `from` to the port `to` have had an answer. Not counted are those
+    /// that have been over for longer than [`KEPT`].
     pub(crate) fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
         let mut answered = 0;
         self.dump(|row| {
@@ -93,8 +93,8 @@ impl Conntrack {
         Ok(answered)
     }
 
-    /// The connections to one of these ports that matter to new ones with the same addresses and ports:
-    /// packets of a new one, or its SYN, pass as a part of the old one.
+    /// The old connections to one of these ports that matter to new ones with the same addresses and ports: the
+    /// kernel lets a SYN, or other packets, of the new one pass as a part of the old one.
     pub(crate) fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
         let mut found = Vec::new();
         match self.dump(|row| found.extend(tracked(row, ports))) {

@@ -46,9 +46,9 @@ pub(crate) fn any_has_ended() -> bool {
 }
 
 impl Child {
-    /// Starts `program` with `argv`, in the process group of syngate, with the files that syngate has
-    /// inherited (its own are close-on-exec), with the signal mask `mask`, and with the signals that syngate
-    /// ignores as they were when it started.
+    /// Starts `program` with `argv` in the process group of syngate. It gets the files that syngate has inherited
+    /// (its own are close-on-exec) and the signal mask `mask`. Signals that syngate ignores are as they were when it
+    /// started.
     pub(crate) fn spawn(
         program: &Path,
         argv: &[OsString],

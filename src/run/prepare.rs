@@ -190,9 +190,8 @@ impl Call<'_> {
                 return Err(Ending::not_run(
                     "kept",
                     format!(
-                        "--port {ports}: syngate keep did not stand back within {within}, and COMMAND was \
-                         not run (the guard of that keep is pid {guard}; syngate clear --force --port \
-                         {ports} ends the keep)"
+                        "--port {ports}: syngate keep did not stand back within {within}, and COMMAND was not run; \
+                         syngate clear --force --port {ports} ends that keep (its guard is pid {guard})"
                     ),
                 ));
             }

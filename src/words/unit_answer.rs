@@ -1,4 +1,4 @@
-//! What systemctl tells of a unit, and what that means for the waiting connections. Pure.
+//! What systemctl tells of a unit, and what that means for waiting connections. Pure.
 
 use super::unit_name::slice_path;
 

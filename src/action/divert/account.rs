@@ -55,8 +55,8 @@ pub(crate) fn warn_of_what_went_wrong(flows: &Flows, most: u32, now: &mut Now) {
     // Connections that are still open may yet get further than their SYN.
     if flows.all > 0 && flows.went_on == 0 && flows.left == 0 {
         now.warn(
-            "the peer answered none of the connections that went there: does nobody listen there, does a \
-             firewall drop their packets, here or there, or has the peer no way to the clients?"
+            "the peer answered no connection that went there: does nobody listen, does a firewall here or there drop \
+             packets, or has the peer no way to the clients?"
                 .to_owned(),
         );
     }

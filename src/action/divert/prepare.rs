@@ -103,9 +103,8 @@ fn ask_all(
         return Err(refused(
             to,
             &format!(
-                "it can't be asked about {cannot}: this host would have no address of its own to ask from; \
-                 --to names the addresses that both hosts have, and with --no-peer-check syngate does not \
-                 ask"
+                "it can't be asked about {cannot}: this host has no address of its own to ask from; give --to the \
+                 addresses that both hosts have, or --no-peer-check"
             ),
         ));
     }

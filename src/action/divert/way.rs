@@ -189,8 +189,8 @@ impl Here {
         outer.map_or(0, |own| own.device)
     }
 
-    /// The links by which packets to the address come in. It is the link that has the address, or any link if that is
-    /// the loopback.
+    /// The links by which packets to the address come in: the link that has the address, or any link if that is the
+    /// loopback.
     fn links_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let device = self.device_of(address);
         let any = self.is_loopback(device);

@@ -1,7 +1,7 @@
 //! The service has come back in another SO_REUSEPORT group: on another address or IP version, or on no device any
-//! more. The kernel can't move there what waits in the rooms. It gives new connections to the rooms all the same, as
-//! long as it prefers their place to the new listener's. So they are closed at once: who waits is reset, and all
-//! others are served.
+//! more. The kernel can't move the waiting connections there. It gives new connections to the rooms all the same, as
+//! long as it prefers their place to the new listener's. So syngate closes the rooms at once: the kernel resets the
+//! waiting connections, and all others are served.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ impl Rooms {
         }
     }
 
-    /// The same after a look. Who waits there is reset.
+    /// The same after a look. The kernel resets the connections that wait there.
     pub(super) fn clear_the_way(&mut self, there: &Sample) {
         for number in self.in_the_way(there) {
             if self.groups[number].is_open() {

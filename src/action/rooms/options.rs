@@ -81,9 +81,8 @@ pub(crate) fn opens_when_ready(action: &str, request: &Request) -> Result<(), St
     let exit = request.given.get_one("open_on") == Some(&OpenOn::Exit);
     match request.named && exit && is_given(request.given, "open_on") {
         true => Err(format!(
-            "--syn {action} and --open-on exit exclude each other: a port opens as soon as its service \
-             listens, so that waiting connections do not wait for COMMAND; leave out --open-on, or take \
-             --syn hold"
+            "--syn {action} and --open-on exit exclude each other: a port opens as soon as its service listens; \
+             leave out --open-on, or take --syn hold"
         )),
         false => Ok(()),
     }

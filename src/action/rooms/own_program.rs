@@ -53,9 +53,8 @@ impl Group {
                 self.place.shown()
             ),
             false => format!(
-                "the service gave its listeners on {} a program of its own (SO_ATTACH_REUSEPORT_CBPF or \
-                 _EBPF) during the run, and syngate replaced it, since clients waited: restart the service \
-                 without syngate, or take --syn hold",
+                "the service gave its listeners on {} a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF), and \
+                 syngate replaced it, since clients waited: restart the service without syngate, or take --syn hold",
                 self.place.shown()
             ),
         })

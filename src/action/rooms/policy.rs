@@ -18,7 +18,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(crate) struct ParkPolicy {
     /// When to look next, and when to give up.
     looks: Option<(Instant, Instant)>,
-    /// The deadline is over: what waits in rooms goes at once.
+    /// The deadline is over: all connections in rooms go at once.
     late: bool,
     over: bool,
 }

@@ -31,7 +31,7 @@ impl Rooms {
         self.progress()
     }
 
-    /// How far the hand-over is: what waits in rooms, then handshakes, and listeners whose queue is too long for
+    /// How far the hand-over is: connections in rooms, then handshakes, and listeners whose queue is too long for
     /// their own backlog.
     pub(crate) fn progress(&mut self) -> Answer {
         self.go_on(Next::InTime);

@@ -42,7 +42,7 @@ impl Raised {
         let queued = counted_does(self.queue as usize, "connection", ["waits", "wait"]);
         format!(
             "{queued} in the accept queue of {shown}, more than the service's own backlog of {own}: syngate leaves \
-             the longer one of {set}, so that no new connection is dropped, until the service calls listen(2) again"
+             the longer one of {set} until the service calls listen(2) again"
         )
     }
 

@@ -9,8 +9,9 @@
 //!   no descriptor of a room, so the rooms stay on their shelves. Besides, the keep looks eight times a second at runs,
 //!   listeners and its programs. The release build takes 0.2 % of a core for that with one address, 0.3 % with 20, and
 //!   1 % with 100. While somebody waits it looks every 2 ms, and hands over.
-//! - **It decides by what it sees of a place.** `decide.rs` has a small machine for each place (served; in a gap; given
-//!   up). It says how long to pause, and what a signal to stop means. `kept.rs` carries it out, and `spot.rs` is what it knows of a group.
+//! - **It decides by what it sees of a place.** `decide.rs` has a small state machine for each place (served; in a
+//!   gap; given up). It says how long to pause, and what a signal to stop means. `kept.rs` carries that out, and
+//!   `spot.rs` holds what is known of a group.
 //! - **Groups come and go.** A listener without rooms gets some. If its service has not come back within `--max-wait`,
 //!   all rooms of the place go: a bound socket would keep others from binding. systemd makes a control group for each
 //!   start, and connections get the control group of their room. So the keep makes new rooms when the service comes

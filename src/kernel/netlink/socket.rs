@@ -36,10 +36,7 @@ const NETLINK_EXT_ACK: libc::c_int = 11;
 /// A netlink socket that no other program inherits: a COMMAND that becomes a daemon with this socket
 /// open would keep an owner table, and so the gate, alive.
 ///
-/// The mnl crate carries it. Three things of that crate are not used: its iterator over messages
-/// panics when the last message of a datagram is not padded, as those of nfnetlink_queue are;
-/// `send_all` sends a datagram for each page, so that a large transaction would not be atomic; and
-/// `cb_run` drops the kernel's error text.
+/// The mnl crate carries it. Cargo.toml says what of that crate is not used here, and why.
 pub(crate) struct Netlink {
     socket: mnl::Socket,
     /// Closed after `socket`, since fields are dropped in this order: see

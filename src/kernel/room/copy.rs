@@ -96,7 +96,7 @@ fn copy_from(pid: i32, holder: &Holder, listener: &Listener) -> Result<OwnedFd> 
     // What sock_diag lists of MPTCP is a socket within the one that the process has.
     let protocol = number(&copy, libc::SOL_SOCKET, libc::SO_PROTOCOL);
     match protocol.is_ok_and(|protocol| protocol == IPPROTO_MPTCP) {
-        true => bail!("it is one of MPTCP, whose connections can't be moved"),
+        true => bail!("it is an MPTCP socket, whose connections can't be moved"),
         // The process may have opened another file with this number.
         false => bail!("it has closed it"),
     }

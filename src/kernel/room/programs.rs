@@ -90,8 +90,8 @@ pub(crate) fn spread() -> Vec<Instruction> {
     vec![Here(DONE), Set(R0, SK_PASS), Exit]
 }
 
-/// Notes the connections that begin in a control group, by their clients' ports and addresses, until they close: those
-/// to one of these `ports` of a server, or all if there are none.
+/// Notes the connections that begin in a control group, by their clients' ports and addresses, until they close. It
+/// notes those to one of these `ports` of a server, or all if there are no `ports`.
 pub(crate) fn note_connections(connections: i32, ports: &[u16]) -> Vec<Instruction> {
     let mut program = vec![
         Copy(R6, R1),
@@ -207,8 +207,8 @@ pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instr
     program
 }
 
-/// As [`fill_in_turn`]; but connections from the address that they are to, which are this host's own, go to the
-/// first `count` listeners of another array, as long as there are any.
+/// As [`fill_in_turn`]; but a connection whose two addresses are the same is this host's own. It goes to one of the
+/// first `count` listeners of another array, as long as there is one.
 pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -> Vec<Instruction> {
     let mut program = vec![Copy(R6, R1)];
     program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));

@@ -48,8 +48,8 @@ impl Room {
         let (socket, cookie) = made.map_err(|error| match is_taken(&error) && !reuses(like) {
             false => why(place, &error),
             true => anyhow!(
-                "no waiting room can be made on {}: the listener has not set SO_REUSEADDR, and connections \
-                 to it are open or were a moment ago; the service itself could not listen again either",
+                "no waiting room can be made on {}: the listener lacks SO_REUSEADDR, and connections to it are open \
+                 or were a moment ago: the service itself could not listen again either",
                 place.shown()
             ),
         })?;

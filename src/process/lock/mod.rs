@@ -1,6 +1,6 @@
-//! Two runs for one port take turns. The lock is a POSIX record lock on the port's byte of a file that
-//! all runs in a network namespace share: the kernel drops it when its holder ends in any way, it tells
-//! the holder's pid, and no child inherits it.
+//! Two runs for one port take turns. All runs in a network namespace share a file, and the lock is a POSIX record
+//! lock on the port's byte of that file. The kernel drops it when its holder ends in any way. It tells the holder's
+//! pid, and no child inherits it.
 //!
 //! The last run removes the file. Another run may just have opened it, and would lock nothing that counts.
 //! So all runs share a lock on the byte of port 0, which no run gates. A run removes the file only if no other run

@@ -200,8 +200,8 @@ fn listed_lock(line: &str, inode: u64) -> Option<(LockHolder, RangeInclusive<u16
     (same && range != SHARED).then_some((holder, range))
 }
 
-/// Behind the bytes that are locked, the file has room for a run's id for each port: for the run that has
-/// locked a range that begins with that port.
+/// Behind the bytes that runs lock, the file has room for one id for each port. A run writes its id at the first port
+/// of each range that it has locked.
 pub(super) fn note_at(port: u16) -> u64 {
     0x1_0000 + u64::from(port) * RUN_ID_LENGTH as u64
 }

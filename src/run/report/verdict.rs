@@ -48,7 +48,7 @@ pub(crate) struct Evidence<'a> {
     pub check_said: &'a str,
 }
 
-/// Who waits for a client that the gate stops.
+/// Which parts of the run wait for a client that the gate stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct HeldUp {
     pub(crate) command: bool,

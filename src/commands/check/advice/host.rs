@@ -121,8 +121,8 @@ fn used_up(host: &Host) -> Vec<Advice> {
     let safe = match &host.firewall.translates {
         None => "--hook auto, the default, puts the gate before that".to_owned(),
         Some(by) => format!(
-            "since NAT may send packets elsewhere ({by}), the gate stays in the input hook: use --syn \
-             hold, or --hook prerouting, which gates what is sent elsewhere too"
+            "since NAT may send packets elsewhere ({by}), the gate stays in the input hook: use --syn hold, or \
+             --hook prerouting, which also gates what NAT sends elsewhere"
         ),
     };
     let advice = |(what, by): &(Consumes, String), hook, safe: &str| {
@@ -225,8 +225,8 @@ fn bugs(host: &Host) -> Option<Advice> {
         return None;
     }
     let text = format!(
-        "with --syn park: the release of this kernel is older than those that mend bugs of the kernel in moving \
-         connections, unless its distribution has mended them: {}",
+        "with --syn park: this kernel's release has bugs in moving connections, unless its distribution has mended \
+         them: {}",
         bugs.join(", ")
     );
     Some(Advice::on_host("kernel_bugs", text))

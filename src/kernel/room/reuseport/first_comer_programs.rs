@@ -26,8 +26,8 @@ pub(super) struct Maps {
     pub busy: i32,
 }
 
-/// Of a place: the cookie of the socket that has it, or 0; the user of the service; whether processes of one control group
-/// may share it, and the control group of the process that has bound the socket.
+/// What is noted of a place: the cookie of the socket that has it, or 0; the user of the service; whether processes
+/// of one control group may share it; and the control group of the process that has bound the socket.
 pub(super) const PLACE_SIZE: usize = 24;
 pub(super) const PLACE_USER: usize = 8;
 pub(super) const PLACE_SHARED: usize = 12;
@@ -63,10 +63,10 @@ const CALM: Label = 5;
 const INNER: Label = 6;
 const REFUSED: Label = 7;
 
-/// A socket of TCP that the service's user binds to a place, in the network namespace with this cookie, gets
-/// SO_REUSEPORT, and has the place from then on, if no other one has it. Another one is refused, as it would be
-/// if the socket there did not have the option. Not so while syngate is busy: what has the place may be just a copy. Nor
-/// where the place may be shared, by a process of the same control group: a service may begin to set the option itself.
+/// When the service's user binds a TCP socket to a free place, in the network namespace with this cookie, the socket
+/// gets SO_REUSEPORT, and has the place from then on. Another one is refused, as it would be if the socket there did
+/// not have the option. Not so while syngate is busy: what has the place may be just a copy. Nor where the place may
+/// be shared, by a process of the same control group: a service may begin to set the option itself.
 pub(super) fn share_with_first(
     family: Family,
     netns: u64,

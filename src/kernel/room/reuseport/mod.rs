@@ -1,5 +1,5 @@
-//! SO_REUSEPORT for services that do not set it: `on_ports` and `first_comer` give it as sockets are bound, by programs of
-//! control groups, and `forget` has the kernel forget that they had it.
+//! SO_REUSEPORT for services that do not set it. `on_ports` and `first_comer` give it to sockets as they are bound,
+//! by programs of control groups. `forget` has the kernel forget that the sockets had it.
 
 mod first_comer;
 mod first_comer_programs;

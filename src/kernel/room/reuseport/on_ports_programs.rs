@@ -123,7 +123,7 @@ impl Inner {
 
 /// What is noted of a socket, in bytes from the beginning.
 pub(super) const GROUP: i16 = 0;
-/// The user whose socket it is, as far as that can be read, and the one that runs the process.
+/// The user who owns the socket, as far as that can be read, and the user who runs the process.
 pub(super) const OWNER: i16 = 8;
 pub(super) const USER: i16 = 12;
 pub(super) const SHARES: i16 = 16;
