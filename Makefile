@@ -31,10 +31,16 @@
 # make messages     writes the list of messages and docs/messages.md anew, when messages have changed
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
+# make install-doc  README, docs, and contrib with example profiles, for packages
 # make deb         a Debian package, in target/deb
 # make dist        tarballs for x86_64 and aarch64, in target/dist
+# make rpm         rpms of these tarballs, in target/rpm
+# make crate       what is published as a crate, in target/crate; tries to publish it
+# make address     writes the repository's ADDRESS= into all that names it
 # make distributions  restarts haproxy on four suites of Debian, with that tarball
-# make test-deb    the package in a fresh Debian: installed, used, upgraded, purged
+# make test-deb    the package in a fresh Debian: installed, used, upgraded, purged; SUITES=
+# make test-rpm    the rpm in a fresh root: installed, used, upgraded, removed
+# make test-arch   the same of contrib/arch, by pacman
 
 PREFIX ?= /usr/local
 ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
@@ -49,13 +55,16 @@ TEST_PACKAGES := bash-completion binutils bsdutils busybox-static cron curl dpkg
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := build-essential debhelper git
 DIST_PACKAGES := binutils debootstrap iproute2 jq python3-venv util-linux
-DEB_TEST_PACKAGES := debootstrap lintian util-linux
+DEB_TEST_PACKAGES := debootstrap nftables util-linux
+RPM_PACKAGES := rpm
+RPM_TEST_PACKAGES := iproute2 libmnl0 libnftnl11 nftables rpm rpmlint util-linux
+ARCH_TEST_PACKAGES := fakeroot iproute2 libarchive-tools makepkg nftables pacman-package-manager util-linux zstd
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 ARCHITECTURE_PACKAGES := busybox-static kmod python3-venv qemu-system-misc qemu-user xz-utils
 ARM64_PACKAGES := $(ARCHITECTURE_PACKAGES) qemu-system-arm
 
-.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-arm64 test-architectures kernel-features test-systemd completions messages lint oldest-rust install uninstall deb test-deb dist distributions clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-arm64 test-architectures kernel-features test-systemd completions messages lint oldest-rust install install-doc uninstall deb test-deb dist rpm test-rpm test-arch crate address distributions clean \
   setup demo-packages test-packages
 
 all:
@@ -339,21 +348,31 @@ oldest-rust:
 	tests/ci/oldest-rust
 
 MAN = $(DESTDIR)$(PREFIX)/share/man
+# What distributions have elsewhere. UNITS= installs no units.
+SBIN ?= $(PREFIX)/sbin
+UNITS ?= $(PREFIX)/lib/systemd/system
+DOC ?= $(PREFIX)/share/doc/syngate
 
 # Installs what was built, and builds nothing: root need not have cargo.
 install:
 	@[ -x $(BUILT) ] || { echo "nothing is built yet: run make first" >&2; exit 1; }
-	install -D -m 755 $(BUILT) $(DESTDIR)$(PREFIX)/sbin/syngate
+	install -D -m 755 $(BUILT) $(DESTDIR)$(SBIN)/syngate
 	install -D -m 644 -t $(MAN)/man5 man/*.5
 	install -D -m 644 -t $(MAN)/man7 man/*.7
 	install -D -m 644 -t $(MAN)/man8 man/*.8
 	install -D -m 644 contrib/completions/syngate.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate
 	install -D -m 644 contrib/completions/_syngate $(DESTDIR)$(ZSH_FUNCTIONS)/_syngate
 	install -D -m 644 contrib/completions/syngate.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish
+	[ -z "$(UNITS)" ] || install -D -m 644 -t $(DESTDIR)$(UNITS) contrib/systemd/*.service
+
+# For packages: README, docs, and contrib, with example profiles.
+install-doc:
+	contrib/packages/documents $(DESTDIR)$(DOC)
 
 uninstall:
 	for page in man/*.[578]; do rm -f "$(MAN)/man$${page##*.}/$${page#man/}"; done
-	rm -f $(DESTDIR)$(PREFIX)/sbin/syngate \
+	[ -z "$(UNITS)" ] || for unit in contrib/systemd/*.service; do rm -f "$(DESTDIR)$(UNITS)/$${unit##*/}"; done
+	rm -f $(DESTDIR)$(SBIN)/syngate \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate \
 	  $(DESTDIR)$(ZSH_FUNCTIONS)/_syngate \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish
@@ -363,15 +382,38 @@ deb: all
 	@tests/ci/install-packages $(DEB_PACKAGES)
 	contrib/debian/build
 
-# Some minutes, as root; nothing of this machine is changed but for the packages that it needs.
+# Some minutes each, as root; nothing of this machine is changed but for the packages that it needs.
+SUITES ?= bookworm trixie forky
 test-deb: deb
 	@tests/ci/install-packages $(DEB_TEST_PACKAGES)
-	tests/ci/test-deb
+	set -e; for suite in $(SUITES); do tests/ci/test-deb $$suite; done
 
 # What zig links, and Debian's libraries: nothing of this machine's own is in it.
 dist:
 	@tests/ci/install-packages $(DIST_PACKAGES)
 	tests/ci/dist
+
+# See contrib/rpm.
+rpm: dist
+	@tests/ci/install-packages $(RPM_PACKAGES)
+	contrib/rpm/build
+
+# As root.
+test-rpm: dist
+	@tests/ci/install-packages $(RPM_TEST_PACKAGES)
+	tests/ci/test-rpm
+
+# As root.
+test-arch: all
+	@tests/ci/install-packages $(ARCH_TEST_PACKAGES)
+	tests/ci/test-arch
+
+crate:
+	@tests/ci/install-packages $(BUILD_PACKAGES)
+	contrib/packages/crate
+
+address:
+	contrib/packages/address $(ADDRESS)
 
 # Some minutes, as root; the chroots stay in target/distributions.
 distributions: dist

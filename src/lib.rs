@@ -1,3 +1,6 @@
+//! The program syngate. This library is no API: what is public here is for the program and its tests, and may change
+//! with each release. Scripts have the command line, the exit statuses and the JSON reports.
+//!
 //! # The life of a gate
 //!
 //! syngate runs a command that restarts a TCP service, behind a closed gate:
@@ -18,8 +21,6 @@
 //! `run` carries out these steps. `decide` holds the decisions, without a clock or a kernel. The gate is
 //! gone when the process is gone: the kernel removes it (`gate::nft`), or a watchdog
 //! (`gate::watchdog`).
-//!
-//! The program and the tests need what is public here. It is not an interface for other crates.
 
 #![warn(unreachable_pub)]
 

@@ -1142,9 +1142,9 @@ fn the_role_over_ssh_installs_what_make_installs() {
 
     let call = format!("install.yml -e syngate_from={}", dist.display());
     let check = site.playbook(&format!("{call} --check --diff"));
-    assert!(check.stdout.contains(" changed=2 "), "{check:?}");
+    assert!(check.stdout.contains(" changed=3 "), "{check:?}");
     assert!(!local.join("sbin/syngate").exists());
-    for changed in [3, 0] {
+    for changed in [4, 0] {
         let ran = site.playbook(&call);
         assert!(ran.ok(), "{ran:?}");
         assert!(
@@ -1178,7 +1178,7 @@ fn the_role_over_ssh_installs_what_make_installs() {
                 .arg(local.join("own")),
         );
     };
-    installs(2);
+    installs(3);
     let mode = "cd /usr/local/own && stat -c %a . sbin share";
     assert_eq!(host.sh(mode).unwrap().stdout, "750\n755\n755\n");
 
@@ -1187,9 +1187,86 @@ fn the_role_over_ssh_installs_what_make_installs() {
     fs::write(dist.join("lib/syngate/libmnl.so.0"), "a library").unwrap();
     installs(1);
 
-    // Nowhere to install from.
+    // The tarball as it is has the same.
+    let machine = must(Command::new("uname").arg("-m"));
+    let tarball = format!("syngate-1-{}-linux-gnu.tar.gz", machine.trim());
+    let mut tar = Command::new("tar");
+    tar.arg("-czf").arg(control.dir().join(&tarball));
+    must(tar.arg("-C").arg(control.dir()).arg("dist"));
+    let prefix = "-e syngate_prefix=/usr/local/own";
+    let from = |file: &str| {
+        let file = control.dir().join(file);
+        site.playbook(&format!(
+            "install.yml {prefix} -e syngate_from={}",
+            file.display()
+        ))
+    };
+    let ran = from(&tarball);
+    assert!(ran.ok() && ran.stdout.contains(" changed=0 "), "{ran:?}");
+    must(Command::new("rm").args(["-r"]).arg(local.join("own/sbin")));
+    let ran = from(&tarball);
+    assert!(ran.ok() && ran.stdout.contains(" changed=1 "), "{ran:?}");
+    let same = [&dist, &local.join("own")];
+    must(Command::new("diff").arg("-r").args(same));
+
+    // Nowhere to install from, and what is for others.
+    let other = if machine.trim() == "aarch64" {
+        "amd64"
+    } else {
+        "arm64"
+    };
+    let ran = from(&format!("syngate_1_{other}.deb"));
+    let says = format!("and this host is {}", machine.trim());
+    assert!(!ran.ok() && ran.stdout.contains(&says), "{ran:?}");
     let ran = site.playbook("install.yml");
     assert!(!ran.ok() && ran.stdout.contains("syngate_from"), "{ran:?}");
+}
+
+/// Its files go to a /usr/sbin of the host's own.
+#[test]
+fn the_role_over_ssh_installs_a_package() {
+    let site = Site::new(1);
+    let (control, host) = (site.control(), &site.hosts()[0]);
+    has_no_packages(host);
+    let overlay = "mkdir /run/sbin /run/sbin.work && mount -t overlay overlay -o \
+                   lowerdir=/usr/sbin,upperdir=/run/sbin,workdir=/run/sbin.work /usr/sbin";
+    assert!(host.sh(overlay).unwrap().ok());
+    let built = r#"
+        mkdir -p tree/DEBIAN tree/usr/sbin
+        printf '%s\n' 'Package: syngate' "Version: $1" 'Architecture: all' 'Depends: nftables' \
+            'Maintainer: nobody <nobody@localhost>' 'Description: a package' >tree/DEBIAN/control
+        printf '#!/bin/sh\necho package %s\n' "$1" >tree/usr/sbin/syngate
+        chmod 755 tree/usr/sbin/syngate
+        dpkg-deb --root-owner-group --build tree "syngate_$1.deb"
+    "#;
+    for version in ["1", "2"] {
+        let mut sh = Command::new("sh");
+        sh.args(["-ec", built, "sh", version]);
+        must(sh.current_dir(control.dir()));
+        let package = control.dir().join(format!("syngate_{version}.deb"));
+        let call = format!("install.yml -e syngate_from={}", package.display());
+        for changed in [1, 0] {
+            let ran = site.playbook(&call);
+            let said = format!(" changed={changed} ");
+            assert!(ran.ok() && ran.stdout.contains(&said), "{ran:?}");
+        }
+        let answer = host.sh("/usr/sbin/syngate; ls -d /tmp/*.syngate").unwrap();
+        assert_eq!(answer.stdout, format!("package {version}\n"));
+    }
+    let check = site.playbook(&format!(
+        "install.yml --check -e syngate_from={}",
+        control.dir().join("syngate_1.deb").display()
+    ));
+    assert!(check.ok(), "{check:?}");
+    assert_eq!(host.sh("/usr/sbin/syngate").unwrap().stdout, "package 2\n");
+
+    // This is no host for an rpm, but it is dnf that is asked.
+    let rpm = control.write("syngate-1.noarch.rpm", "");
+    let ran = site.playbook(&format!("install.yml -e syngate_from={}", rpm.display()));
+    let asked = ran.stdout.find("Install it with dnf] ").unwrap();
+    assert!(!ran.ok() && ran.stdout[asked..].contains("dnf"), "{ran:?}");
+    assert!(ran.stdout[asked..].contains("Remove the folder"), "{ran:?}");
+    assert!(!ran.stdout.contains("Install it by"), "{ran:?}");
 }
 
 // Documents ----------------------------------------------------------------------------------------

@@ -372,3 +372,36 @@ mod of_root {
         assert!(file.is_err(), "the machine has none");
     }
 }
+
+/// contrib/profiles, as they are.
+#[test]
+fn the_examples_are_profiles() {
+    let host = &host();
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/profiles");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+        {
+            let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+            write(host, &name, &fs::read_to_string(&file).unwrap());
+            found.push(name);
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["haproxy", "postgresql", "web"]);
+    let form = long_form(&by_name(host, "restart haproxy -n --no-precheck"));
+    assert!(form.contains(" --drain 10s "), "{form}");
+    let form = long_form(&by_name(host, "restart postgresql -n --no-precheck"));
+    assert!(form.contains(" --ready-check 'pg_isready -q' "), "{form}");
+    let form = long_form(&by_name(host, "run web -n"));
+    assert!(
+        form.contains(" --ready-url http://127.0.0.1:8080/health "),
+        "{form}"
+    );
+    assert!(form.ends_with(" -- supervisorctl restart web"), "{form}");
+}
