@@ -5,7 +5,7 @@ mod harness;
 
 use std::fs;
 
-use harness::named::{by_name, done, long_form, refused};
+use harness::named::{by_name, done, long_form, program, refused};
 use harness::{call, report_in, words};
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
 use testkit::{Host, Load, Pair, SERVER};
@@ -398,6 +398,7 @@ fn the_examples_are_profiles() {
     assert!(form.contains(" --drain 10s "), "{form}");
     let form = long_form(&by_name(host, "restart postgresql -n --no-precheck"));
     assert!(form.contains(" --ready-check 'pg_isready -q' "), "{form}");
+    program(host, "supervisorctl", "#!/bin/sh\n");
     let form = long_form(&by_name(host, "run web -n"));
     assert!(
         form.contains(" --ready-url http://127.0.0.1:8080/health "),
