@@ -111,6 +111,7 @@ impl Setting {
         match subject {
             Subject::Plain => true,
             Subject::HasManyPorts => self.has_rooms(),
+            Subject::Follows => self.keeps(),
             // Without SO_REUSEPORT haproxy has a gap, in which it can't connect to itself without syngate either.
             Subject::AsksItself | Subject::BringsProgram => {
                 self.has_rooms() && !self.keeps() && self.shares_port
@@ -317,15 +318,28 @@ impl Place {
 
     /// The same where it stands by: somebody restarts the service, and then ends it.
     fn keep(&self, scene: &Scene, more: &[&str]) -> Vec<String> {
-        let beside = self.file(BESIDE);
+        let beside = ["sh", "-c", "sh $0 $$ & exec \"$@\"", &self.file(BESIDE)].map(str::to_owned);
+        let more = more.iter().map(|word| (*word).to_owned());
+        beside
+            .into_iter()
+            .chain(self.keep_of(scene))
+            .chain(more)
+            .collect()
+    }
+
+    /// A keep alone.
+    pub fn keep_of(&self, scene: &Scene) -> Vec<String> {
         let wait = format!("{}s", LONGEST_WAIT * slow());
-        let mut words = vec!["sh", "-c", "sh $0 $$ & exec \"$@\"", &beside];
-        words.extend([&self.syngate, "keep", "--port", scene.subject.ports()]);
+        let mut words = vec![
+            self.syngate.as_str(),
+            "keep",
+            "--port",
+            scene.subject.ports(),
+        ];
         words.extend(["--max-wait", &wait]);
         if !scene.setting.shares_port {
             words.push("--any");
         }
-        words.extend(more);
         words.into_iter().map(str::to_owned).collect()
     }
 }

@@ -34,6 +34,7 @@ pub enum Subject {
     BringsProgram,
     LeavesFirst,
     HasManyPorts,
+    Follows,
 }
 
 use Subject::*;
@@ -64,6 +65,7 @@ impl Subject {
             }
             LeavesFirst => "COMMAND starts a second instance, and does not stop the first",
             HasManyPorts => "the service listens on 128 ports",
+            Follows => "a keep before this one was killed, and its guard has the rooms",
         }
     }
 

@@ -63,6 +63,18 @@ fn a_sample_of_services_and_commands() {
     assert!(matrix("subjects", &options) >= 5);
 }
 
+/// A keep that takes over the rooms of one that was killed.
+#[test]
+fn a_sample_of_keeps_that_follow_another() {
+    let settings = ["--setting", "keep", "--setting", "keep, SO_REUSEPORT"];
+    let few = ["--subject", "follows", "--seconds", "20", "--seed", "1"];
+    let few = few
+        .into_iter()
+        .chain(["--except", "delay", "--except", "hang"]);
+    let options: Vec<&str> = settings.into_iter().chain(few).collect();
+    assert!(matrix("follows", &options) >= 5);
+}
+
 /// A room that could not be shut at once had its clients wait until the end of the run.
 #[test]
 fn a_room_is_shut_in_spite_of_a_call_that_fails() {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
@@ -19,6 +20,7 @@ use crate::{
     neighbour::{self, Neighbour},
     point::Course,
     setting::max_closed,
+    subject::Subject,
     trace::{self, Blow, Target, Traced},
     trial::{Deed, Hit, Trial},
 };
@@ -83,6 +85,22 @@ impl Bench<'_> {
         trace::run(&mut command, program, targets, &marks, longest)
     }
 
+    /// A keep that is killed once its rooms stand.
+    fn leave_rooms(&self) -> Result<()> {
+        let words = self.place.keep_of(self.scene);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        let mut keep = command.stderr(Stdio::piped()).spawn()?;
+        let said = keep.stderr.take().context("its stderr")?;
+        let keeps =
+            |line: std::io::Result<String>| line.is_ok_and(|line| line.contains("keeping "));
+        let stands = BufReader::new(said).lines().any(keeps);
+        keep.kill()?;
+        keep.wait()?;
+        ensure!(stands, "it has made no rooms");
+        Ok(())
+    }
+
     /// A run that nobody watches.
     fn run_under(&self, by: Neighbour) -> Result<Traced> {
         let words = self.words(Some(by), max_closed(false));
@@ -120,6 +138,9 @@ impl Bench<'_> {
     }
 
     fn prepare(&self, command: &mut Command, by: Option<Neighbour>) -> Result<()> {
+        if self.scene.subject == Subject::Follows {
+            self.leave_rooms().context("the keep before")?;
+        }
         command.env("DIR", &self.place.folder);
         command.env(
             "AFTERWARDS",
