@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use harness::keep::{Keep, client, shared, waiting_client};
 use harness::rooms::nothing_is_left;
-use harness::{SOON, syngate};
+use harness::{SOON, python, syngate};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use testkit::{Host, wait_until};
@@ -136,7 +136,28 @@ fn each_gap_is_a_line_of_json() {
 /// They are told apart from those that were reset: nobody has to look at that.
 #[test]
 fn clients_that_leave_while_they_wait_are_told() {
+    told_who_left(&Host::new().unwrap(), 0);
+}
+
+/// They wait in that one's own queue, on the port that keep counts.
+#[test]
+fn clients_of_a_listener_beside_are_none_that_wait_in_a_room() {
     let host = &Host::new().unwrap();
+    let _beside = python(
+        host,
+        "
+import socket, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind(('127.0.0.2', 80)); listener.listen()
+clients = [socket.create_connection(('127.0.0.2', 80)) for _ in range(3)]
+print('up', flush=True); time.sleep(600)",
+    );
+    told_who_left(host, 1);
+}
+
+/// `beside`: so many others listen on the port.
+fn told_who_left(host: &Host, beside: usize) {
     let file = host.dir().join("gaps.jsonl");
     let server = shared().start(host).unwrap();
     let keep = reporting(host, &file, "--max-wait 3s");
@@ -165,7 +186,7 @@ except ConnectionResetError: print('reset')";
     assert_eq!(fields, expected, "{line:#}");
     let kept = &harness::status(host).0[0]["kept"];
     assert_eq!((&kept["reset"], &kept["left"]), (&json!(1), &json!(2)));
-    keep.ends(0);
+    keep.ends(beside);
 }
 
 /// The file of reports has all of them.

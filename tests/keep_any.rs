@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use harness::deaths::{Deaths, Failed};
 use harness::keep::{
-    Keep, LONG, client, monotonic_ms, nobody_noticed, wait_kept, wait_queued, waiting_client,
+    Keep, LONG, client, looks, monotonic_ms, nobody_noticed, wait_kept, wait_queued, waiting_client,
 };
 use harness::kept;
 use harness::rooms::{
     GUARD, all_served, at_most_a_program_is_left, listeners, load, nothing_is_left, shares_port,
 };
-use harness::{SOON, syngate, tell};
+use harness::{SOON, syngate, tell, words};
 use nix::sys::signal::Signal;
-use testkit::services::Serve;
+use testkit::services::{Nginx, NginxConfig, Serve};
 use testkit::{Host, Load, Pair, Running, SERVER, wait_until};
 
 fn alone() -> Serve {
@@ -101,6 +101,39 @@ fn a_second_instance_is_refused_while_the_service_listens() {
     assert_eq!(second(host, "0.0.0.0", ""), "bound", "nobody listens");
     let _server = alone().start(host).unwrap();
     keep.ends(1);
+}
+
+/// nginx sets SO_REUSEPORT on the socket that it has, and binds new ones beside it: it is refused at first, and tries again.
+/// A process that does not have that socket is refused each time.
+#[test]
+fn a_reload_that_adds_reuseport_works_as_without_keep() {
+    let host = &Host::new().unwrap();
+    let config = |reuseport| NginxConfig {
+        workers: 3,
+        reuseport,
+        ..NginxConfig::default()
+    };
+    let nginx = Nginx::new(host, &config(false)).unwrap();
+    host.must(nginx.start_argv());
+    let own = || {
+        let shown = host.must(words("ss -Hltnp sport = :80"));
+        shown.lines().filter(|line| line.contains("nginx")).count()
+    };
+    let before = own();
+    let keep = Keep::on(host, "--any");
+    for _ in 0..3 {
+        assert_eq!(second(host, "0.0.0.0", SHARES), "Address already in use");
+        looks(host);
+    }
+    let load = kept::flowing(host, 100);
+    nginx.configure(&config(true)).unwrap();
+    nginx.reload().unwrap();
+    let all = || own() == 3 * before;
+    wait_until(SOON, "a listener of each worker", all).unwrap();
+    all_served(&load.stop().unwrap());
+    keep.ends(3 * before);
+    assert_eq!(shares_port(host), "1", "it is nginx's own");
+    nginx.stop().unwrap();
 }
 
 /// The next process may bind before the keep has noticed that the one before has gone: the kernel knows it.

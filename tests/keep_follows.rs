@@ -13,7 +13,7 @@ use harness::group::Group;
 use harness::keep::{Keep, monotonic_ms, nobody_noticed, shared, wait_kept, waiting_client};
 use harness::kept::{self, flowing};
 use harness::rooms::{GUARD, all_served, load, nothing_is_left, queued, shares_port};
-use harness::{SOON, python, syngate, tell, words};
+use harness::{SOON, SYNGATE, python, syngate, tell, words};
 use killing::Moment;
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
@@ -247,6 +247,65 @@ fn the_next_keep_has_the_rooms_of_one_that_systemd_restarts() {
     keep.ends(1);
 }
 
+/// The same process. It keeps no files of the program before: three times these are far more than a few programs for the
+/// kernel, which are loaded once.
+#[test]
+fn a_keep_becomes_the_program_that_is_installed_now() {
+    let host = &Host::new().unwrap();
+    let mut server = shared().start(host).unwrap();
+    let program = host.dir().join("syngate");
+    fs::copy(SYNGATE, &program).unwrap();
+    let mut keep = Keep::of_program(host, &program, "--port 80");
+    let before = rooms(host);
+    let pid = host.must(["pgrep", "-x", "syngate"]);
+    let of_keep = |what: &str| host.must(["sh", "-c", &what.replace("PID", pid.trim())]);
+    let files = || -> usize { of_keep("ls /proc/PID/fd | wc -l").trim().parse().unwrap() };
+    let had = files();
+    for times in 1..=3 {
+        // As a package does it: the file from before is gone.
+        let new = host.dir().join("syngate.new");
+        fs::copy(SYNGATE, &new).unwrap();
+        fs::rename(new, &program).unwrap();
+        let load = flowing(host, 100);
+        keep.running.signal(Signal::SIGUSR1).unwrap();
+        keep.says(times + 1, "keeping 80: ");
+        taken_over(host, &before);
+        all_served(&load.stop().unwrap());
+        assert_eq!(
+            of_keep("readlink /proc/PID/exe").trim(),
+            program.to_str().unwrap()
+        );
+        server = keep.bridges(server);
+    }
+    let few = || files() <= had + 3;
+    wait_until(SOON, "as many files as before", few).unwrap();
+    // In a gap, it is the one before that hands over.
+    drop(server);
+    let waits = waiting_client(host);
+    keep.running.signal(Signal::SIGUSR1).unwrap();
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.says(5, "keeping 80: ");
+    keep.ends(1);
+}
+
+#[test]
+fn a_keep_goes_on_whose_new_program_can_t_be_executed() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let program = host.dir().join("syngate");
+    fs::copy(SYNGATE, &program).unwrap();
+    let mut keep = Keep::of_program(host, &program, "--port 80");
+    let before = rooms(host);
+    fs::remove_file(&program).unwrap();
+    keep.running.signal(Signal::SIGUSR1).unwrap();
+    keep.says(1, "keep goes on as the program that it is: ");
+    keep.says(2, "keeping 80: ");
+    taken_over(host, &before);
+    let _server = keep.bridges(server);
+    keep.ends(1);
+}
+
 /// While one keep follows another, a crash finds rooms: the guard's, or those of the next keep.
 #[test]
 fn a_crash_at_any_moment_meanwhile_is_noticed_by_nobody() {
@@ -297,6 +356,10 @@ fn one_that_can_t_be_taken_over_gives_way() {
     let before = rooms(host);
     let keep = Keep::on(host, "");
     assert!(rooms(host).is_disjoint(&before), "others");
+    keep.says(
+        1,
+        "can't be taken over: there are some on 0.0.0.0:81, too, where",
+    );
     let _server = keep.bridges(server);
     assert_eq!(syngate(host, "clear").code(), 0);
     keep.ends(1);

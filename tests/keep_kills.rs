@@ -7,11 +7,11 @@ mod killing;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use harness::keep::{Keep, shared};
+use harness::keep::{Keep, shared, waiting_client};
 use harness::kept::flowing;
-use harness::rooms::{GUARD, nothing_is_left, shares_port};
+use harness::rooms::{GUARD, all_served, nothing_is_left, shares_port};
 use harness::{SOON, SYNGATE, syngate, tell, words};
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -184,6 +184,14 @@ fn a_keep_of_a_service_without_so_reuseport_that_is_killed_at_any_moment_costs_n
     kill_again_and_again("any", &Serve::on("0.0.0.0:80"), "--any");
 }
 
+fn wait_traced(host: &Host, pid: &str) {
+    let is_traced = || {
+        let status = host.must(["cat", &format!("/proc/{pid}/status")]);
+        !status.contains("TracerPid:\t0\n")
+    };
+    wait_until(SOON, "strace to see it", is_traced).unwrap();
+}
+
 /// The kernel resets a connection whose handshake ends just as its room is shut. `strace` delays the first of these, so
 /// that a room that is chosen meanwhile has connections, which the kernel counts as it moves them.
 #[test]
@@ -196,16 +204,16 @@ fn no_client_reaches_the_rooms_of_a_dead_keep_as_its_guard_shuts_them() {
         keep.running.wait().unwrap();
         let guard = host.must(["pgrep", "-x", GUARD]);
         let guard = guard.trim();
-        let delay = "-e trace=shutdown -e inject=shutdown:delay_enter=400ms:when=1";
-        let strace = words(&format!("strace -qq -o /dev/null {delay} -p {guard}"));
+        let delay = "-e trace=shutdown,bpf -e inject=shutdown:delay_enter=400ms:when=1";
+        let calls = host.dir().join("calls");
+        let strace = words(&format!(
+            "strace -qq -o {} {delay} -p {guard}",
+            calls.display()
+        ));
         let mut strace = host
             .spawn(host.command(&strace[0]).args(&strace[1..]))
             .unwrap();
-        let is_traced = || {
-            let status = host.must(["cat", &format!("/proc/{guard}/status")]);
-            !status.contains("TracerPid:\t0\n")
-        };
-        wait_until(SOON, "strace to see the guard", is_traced).unwrap();
+        wait_traced(host, guard);
 
         let load = flowing(host, 300 / slow());
         let moved = || host.tcp_counter("TCPMigrateReqSuccess").unwrap();
@@ -215,6 +223,65 @@ fn no_client_reaches_the_rooms_of_a_dead_keep_as_its_guard_shuts_them() {
         let report = load.stop().unwrap();
         assert_eq!((moved, report.failed()), (0, 0), "{options}: {report}");
         strace.wait().unwrap();
+        // It waits for no array that the dead keep's program has.
+        let calls = fs::read_to_string(calls).unwrap();
+        let busy = calls.lines().filter(|line| line.contains("EBUSY")).count();
+        assert!(
+            busy < 10 && calls.contains("shutdown("),
+            "{busy} times: {calls}"
+        );
         nothing_is_left(host, 1);
+    }
+}
+
+/// How long a client that waits has to wait for its answer once the service starts, if the keep dies before, or as it
+/// hands over: the kernel has the listener in the array of the keep's program by then.
+fn answered_after(serve: &Serve, options: &str, as_it_hands_over: bool) -> Duration {
+    let host = &Host::new().unwrap();
+    let server = serve.start(host).unwrap();
+    let mut keep = Keep::on(host, options);
+    let pid = host.must(["pgrep", "-x", "syngate"]);
+    drop(server);
+    let waits = waiting_client(host);
+    let mut killer = None;
+    if as_it_hands_over {
+        let at_shutdown = "-e trace=shutdown -e inject=shutdown:signal=KILL";
+        let strace = words(&format!(
+            "strace -qq -o /dev/null {at_shutdown} -p {}",
+            pid.trim()
+        ));
+        let traced = host.spawn(host.command(&strace[0]).args(&strace[1..]));
+        killer = Some(traced.unwrap());
+        wait_traced(host, pid.trim());
+    } else {
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+    }
+    let _server = serve.start(host).unwrap();
+    let began = Instant::now();
+    all_served(&waits.finish().unwrap());
+    let took = began.elapsed();
+    assert!(!keep.running.wait().unwrap().success(), "{}", keep.said());
+    killer.map(|mut killer| killer.wait().unwrap());
+    assert_eq!(syngate(host, "clear").code(), 0);
+    nothing_is_left(host, 1);
+    took
+}
+
+#[test]
+fn who_waits_for_a_keep_that_dies_as_it_hands_over_waits_no_longer() {
+    for (serve, options) in [(shared(), ""), (Serve::on("0.0.0.0:80"), "--any")] {
+        let fastest = |as_it_hands_over| {
+            let times = (0..3).map(|_| answered_after(&serve, options, as_it_hands_over));
+            times.min().unwrap()
+        };
+        let [before, meanwhile] = [false, true].map(fastest);
+        tell(&format!(
+            "{options}: {before:?}, as it hands over {meanwhile:?}"
+        ));
+        assert!(
+            meanwhile < before * 8,
+            "{options}: {before:?}, {meanwhile:?}"
+        );
     }
 }

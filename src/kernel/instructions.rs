@@ -56,6 +56,8 @@ pub(crate) enum Helper {
     SeqWrite = 127,
     /// `(socket)`: the kernel's own structure of a TCP socket, to read from, or 0. Linux 5.9.
     TcpSocket = 137,
+    /// `()`: the kernel's own structure of the thread. Linux 5.11.
+    CurrentTask = 158,
     /// `(file)`: the kernel's own structure of the socket that the file is, or 0. Linux 5.11.
     SocketOfFile = 162,
     /// `(error)`: what the system call returns if the program does not allow it. Linux 5.18.

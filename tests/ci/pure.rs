@@ -30,6 +30,7 @@ mod action {
         mod again;
         pub(crate) mod bound;
         pub(crate) mod choice;
+        mod departed;
         pub(crate) mod figures;
         pub(crate) mod moved;
         mod moving;

@@ -60,6 +60,8 @@ pub(crate) struct Rooms {
     /// The cookies of the listeners that were there before the gate closed.
     pub old: Vec<u64>,
     pub groups: Vec<Group>,
+    /// For the guard of a keep that has died: the programs that the keep has left are in the way.
+    pub(super) is_orphaned: bool,
     /// While these are open, sockets that are bound to the ports get SO_REUSEPORT.
     pub links: Vec<Link>,
     /// `syngate keep --any`: services that lack SO_REUSEPORT get it.
@@ -341,6 +343,7 @@ impl Rooms {
             release_rate: None,
             old,
             groups: Vec::new(),
+            is_orphaned: false,
             links: Vec::new(),
             any: false,
             of_unit: false,

@@ -173,6 +173,7 @@ impl Guarded {
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
         self.rooms.know_listeners();
         if self.stays() {
+            self.rooms.is_orphaned = true;
             end_guards_from_before(&self.rooms);
             self.moves = Moves::begin(&mut self.rooms);
         }
@@ -191,6 +192,7 @@ impl Guarded {
             }
             if self.stays() {
                 self.rooms.settle();
+                self.rooms.let_share(&sample);
                 self.see_moved(&sample);
             }
             self.stand_back(&sample);

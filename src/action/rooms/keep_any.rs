@@ -9,6 +9,7 @@ use super::hook;
 use crate::action::contract::Seen;
 use crate::kernel::bpf::Link;
 use crate::kernel::room::{Place, copy};
+use crate::kernel::sockets::holders::{self, ticks};
 use crate::kernel::sockets::{Device, Listener, Sample};
 
 impl Rooms {
@@ -85,6 +86,38 @@ impl Rooms {
         });
         for (place, cookie) in closed {
             self.lent.iter().for_each(|lent| lent.free(place, *cookie));
+        }
+    }
+
+    /// A process that has the listener, and was refused beside it, sets the option itself by now: the kernel decides.
+    /// Which sockets it has is looked at once each time it was refused.
+    pub(super) fn let_share(&mut self, there: &Sample) {
+        let Some(lent) = &self.lent else {
+            return;
+        };
+        let (of_unit, mut claimed) = (self.of_unit, Vec::new());
+        for group in self.groups.iter_mut().filter(|group| group.lent) {
+            let refused = lent.refused(&group.place);
+            let Some(started) = group.bound.newly_refused(refused) else {
+                continue;
+            };
+            let owner = lent.owner(&group.place);
+            let mut listeners = there.listeners.iter();
+            let listener = listeners.find(|l| Some(l.id.cookie) == owner);
+            let has = |listener: &&Listener| {
+                let holders = holders::find(&[listener.inode]);
+                let mut holders = holders.values();
+                holders.any(|holder| holder.started == ticks(started))
+            };
+            if let Some(listener) = listener.filter(has) {
+                // Else it is refused once more.
+                let unit = listener.cgroup.filter(|_| of_unit);
+                let _ = lent.claim(&group.place, listener.id.cookie, unit);
+                claimed.push((group.place.clone(), listener.id.cookie));
+            }
+        }
+        if !claimed.is_empty() {
+            self.free_where_closed(&claimed);
         }
     }
 

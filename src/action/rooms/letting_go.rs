@@ -10,12 +10,12 @@ use anyhow::{Context, Result, ensure};
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
 use super::portions::Portions;
-use super::preferred::{Targets, copies};
+use super::preferred::{PREFER, Targets, copies};
 use crate::decide::rate::Rate;
 use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::maps::Listeners;
-use crate::kernel::room::places::{is_busy, put_all};
-use crate::kernel::room::{Room, has_own_program, longest_queue, programs};
+use crate::kernel::room::places::{is_busy, is_elsewhere, put_all};
+use crate::kernel::room::{Room, has_own_program, has_program, longest_queue, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
 /// When the next room is closed.
@@ -59,13 +59,24 @@ impl Group {
     /// then it stays. If the kernel chose, new connections would reach the rooms, too, and the kernel resets one whose
     /// handshake ends just as its room is closed.
     fn lead_on_to(&mut self, to: &Targets) {
+        // The kernel would not free the listeners before it frees that program.
+        if self.preferred.is_none() && self.is_led_by_dead_keep(to) {
+            return;
+        }
         let Err(error) = self.try_to_lead_to(to) else {
             return;
         };
-        let is_elsewhere = error.downcast_ref().is_some_and(is_busy);
-        if !(is_elsewhere && self.has_program_of_keep()) {
+        let are_elsewhere = error.downcast_ref().is_some_and(is_busy);
+        if !(are_elsewhere && self.has_program_of_keep()) {
             let _ = spread(self.rooms().first());
         }
+    }
+
+    /// Whether the program of a dead keep is there, and knows one of the listeners. It moves those who wait, too.
+    fn is_led_by_dead_keep(&self, to: &Targets) -> bool {
+        let rooms = self.rooms();
+        let is_there = |room| has_program(room, PREFER);
+        rooms.first().is_some_and(is_there) && to.iter().any(|(copy, _)| is_elsewhere(copy))
     }
 
     fn try_to_lead_to(&mut self, to: &Targets) -> Result<()> {

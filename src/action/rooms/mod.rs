@@ -23,7 +23,8 @@
 //! the run waits for that.
 //!
 //! **The end.** `give_back`: takes back what syngate has changed on the listeners. `account`, `figures`, `waits`,
-//! `unmoved`: what became of the connections that waited. `second`: whether COMMAND has started a second instance.
+//! `unmoved`: what became of the connections that waited. `departed`: how many of their clients had left. `second`:
+//! whether COMMAND has started a second instance.
 //!
 //! **If the run dies.** `guard`: the process that then hands over. `watch`: the run's side of it. `early_guard`: acts
 //! until the guard is there. `again`: tries again what the kernel has refused.
@@ -95,6 +96,7 @@ mod backend;
 mod backlog;
 pub(crate) mod bound;
 pub(crate) mod choice;
+mod departed;
 pub(crate) mod early_guard;
 pub(crate) mod figures;
 pub(crate) mod gap;

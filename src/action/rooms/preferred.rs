@@ -17,6 +17,8 @@ use crate::kernel::sockets::{Listener, Sample};
 /// Copies of listeners, with the listeners.
 pub(super) type Targets<'a> = [(OwnedFd, &'a Listener)];
 
+/// The kernel's name for the program.
+pub(super) const PREFER: &str = "gate_prefer";
 /// The most listeners of one group that a program knows. Others get new connections at the end.
 pub(crate) const MOST_LISTENERS: usize = 1_024;
 /// How soon the program's places are compared with the listeners again, and a listener that could not be copied
@@ -151,7 +153,7 @@ pub(super) fn program(
 ) -> Result<Program> {
     let array = (preferred.array.number(), preferred.taken.len() as u32);
     let program = programs::prefer(array, &preferred.chosen(), (check, fill));
-    Program::load(Kind::SelectOrMigrate, "gate_prefer", &program)
+    Program::load(Kind::SelectOrMigrate, PREFER, &program)
 }
 
 /// Copies of those listeners that can be copied. None if the holders are not known.

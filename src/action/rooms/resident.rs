@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
 
+use super::departed::{Queues, departed};
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
 use super::left::Left;
@@ -16,7 +17,7 @@ use crate::kernel::room::copy::unmovable;
 use crate::kernel::room::unlike::OWN_PROGRAM;
 use crate::kernel::room::wake::Wake;
 use crate::kernel::room::{Place, Shelf, longest_queue};
-use crate::kernel::sockets::{Connection, Listener, Sample};
+use crate::kernel::sockets::{Listener, Sample};
 
 /// When a listener has been there for so long, its process accepts connections, most likely.
 pub(crate) const SETTLES_AFTER: Duration = Duration::from_millis(30);
@@ -68,28 +69,36 @@ impl Rooms {
         figures
     }
 
-    /// How many connections wait in a group that their clients have closed. The kernel lists those no more that a client
-    /// has reset.
+    /// How many connections wait in a group that their clients have closed.
     pub(crate) fn left_in(&mut self, number: usize) -> usize {
         let waiting = self.groups[number].waiting();
         let place = self.groups[number].place.clone();
-        let port = place.port;
-        let is_there = |one: &Connection| {
-            let (local, place) = (one.local, place.address);
-            let is_its = match place.is_unspecified() {
-                // One of IPv6 may have clients of both.
-                true => place.is_ipv6() || local.is_ipv4(),
-                false => local.ip() == place,
-            };
-            local.port() == port && is_its
-        };
-        match waiting {
-            0 => 0,
-            // Where the kernel does not tell, none has left.
-            _ => self.unaccepted_clients().map_or(0, |clients| {
-                waiting.saturating_sub(clients.iter().filter(|one| is_there(one)).count())
-            }),
+        if waiting == 0 {
+            return 0;
         }
+        let queues = self.queues_beside(&place);
+        // Where the kernel does not tell, none has left.
+        self.unaccepted_clients()
+            .map_or(0, |clients| departed(&place, waiting, &queues, &clients))
+    }
+
+    /// How many wait at other addresses of the place's port.
+    fn queues_beside(&mut self, place: &Place) -> Queues {
+        let mut queues = Queues::new();
+        let mut add = |address, waiting| *queues.entry(address).or_default() += waiting;
+        let there = self.look(false).unwrap_or_default();
+        let others = |address, port| port == place.port && address != place.address;
+        for one in &there.listeners {
+            if others(one.address, one.port) {
+                add(one.address, one.accept_queue as usize);
+            }
+        }
+        for group in &self.groups {
+            if others(group.place.address, group.place.port) {
+                add(group.place.address, group.waiting());
+            }
+        }
+        queues
     }
 
     /// Closes the rooms of a group and forgets it. The waiting connections go to listeners, or are reset.
@@ -200,6 +209,7 @@ impl Rooms {
         self.settle();
         self.set_busy(false);
         self.lend_on(there);
+        self.let_share(there);
         self.free_idle(there);
         tended
     }

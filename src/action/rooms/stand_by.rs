@@ -10,7 +10,7 @@ use super::groups::{Filling, Group, Rooms};
 use super::letting_go::{Next, Then, spread};
 use super::preferred::{Preferred, Targets, copies, program};
 use crate::decide::policy::{Answer, Waiting};
-use crate::kernel::room::places::put_all;
+use crate::kernel::room::places::{put_all, put_from_dead};
 use crate::kernel::room::{Room, copy, programs};
 use crate::kernel::sockets::Sample;
 
@@ -38,7 +38,8 @@ impl Rooms {
         let group = &mut self.groups[number];
         let heirs = group.heirs(there, &self.old);
         let copies = copies(&heirs, there);
-        let led = group.instead_of_passes(|group| group.lead_first_to(&copies));
+        let from_dead = self.is_orphaned;
+        let led = group.instead_of_passes(|group| group.lead_first_to(&copies, from_dead));
         if led.is_err() {
             return self.hand_one_over(number, there);
         }
@@ -89,11 +90,19 @@ impl Group {
         self.letting_go.is_some() || !self.raised.is_empty()
     }
 
-    /// From now on new connections go to these listeners, and to the rooms if none is left.
-    fn lead_first_to(&mut self, to: &Targets) -> Result<()> {
+    /// From now on new connections go to these listeners, and to the rooms if none is left. `from_dead`: the array of a
+    /// dead keep's program may have them. That of one which lives keeps them.
+    fn lead_first_to(&mut self, to: &Targets, from_dead: bool) -> Result<()> {
         let cookies = to.iter().map(|(copy, _)| copy::cookie(copy));
         let preferred = Preferred::new(cookies.collect::<std::io::Result<_>>()?)?;
-        put_all(&preferred.array, to.iter().map(|(copy, _)| copy))?;
+        let copies = to.iter().map(|(copy, _)| copy);
+        match from_dead {
+            true => {
+                let rooms = self.rooms();
+                put_from_dead(&preferred.array, copies, || drop(spread(rooms.first())))?;
+            }
+            false => put_all(&preferred.array, copies)?,
+        }
         self.know_size();
         let choice = match &self.opened {
             Some(opened) => self.while_there(opened),

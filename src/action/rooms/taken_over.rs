@@ -49,10 +49,16 @@ impl Inheritance {
                 File::Shelf | File::LentShelf => {
                     let shelf = Shelf::adopt(file)?;
                     let known = |room| guard.orders.rooms.contains(room);
-                    ensure!(shelf.cookies().iter().all(known), "no room of its");
+                    ensure!(
+                        shelf.cookies().iter().all(known),
+                        "they are others than its guard tells of"
+                    );
                     let rooms = shelf.rooms()?;
                     let stands = |room: &Room| room.listens() && room.waiting() == 0;
-                    ensure!(rooms.iter().all(stands), "it is handing over");
+                    ensure!(
+                        rooms.iter().all(stands),
+                        "clients wait there, or its guard shuts them already"
+                    );
                     all.shelves.push((shelf, kind == File::LentShelf));
                 }
                 File::Link => all.links.push(Link::adopt(file)),
@@ -61,7 +67,7 @@ impl Inheritance {
                 File::LentPlaces | File::LentBusy | File::Bindings => (),
             }
         }
-        ensure!(!all.shelves.is_empty(), "it has no rooms");
+        ensure!(!all.shelves.is_empty(), "its guard has none");
         Ok(all)
     }
 
@@ -115,14 +121,18 @@ impl Rooms {
             let place = shelf.place().clone();
             let listeners = seen.before.listeners.iter();
             let listeners: Vec<&Listener> = listeners.filter(|l| place.is_of(l)).collect();
-            ensure!(!listeners.is_empty(), "nobody listens");
+            ensure!(!listeners.is_empty(), "nobody listens on {}", place.shown());
             let is_lent = |l: &&Listener| {
                 let lent = from.lent.as_ref();
                 lent.is_some_and(|lent| lent.has(l.id.cookie))
             };
             let lent = may_be_lent && listeners.iter().any(is_lent);
             let mut group = group_of(place, &listeners, filling, seen)?;
-            ensure!(!group.lent, "the listener lacks SO_REUSEPORT");
+            ensure!(
+                !group.lent,
+                "the listener on {} lacks SO_REUSEPORT",
+                group.place.shown()
+            );
             (group.shelf, group.lent) = (Some(shelf), lent);
             if lent {
                 self.lend(&group, seen)?;

@@ -50,6 +50,8 @@ pub(super) struct Kept<'a> {
     pub(super) wake: Option<Wake>,
     pub(super) refused: BTreeMap<Place, Refused>,
     pub(super) refusals: Quota,
+    /// The runs of keeps before this one, whose rooms it could not take over.
+    pub(super) not_taken_over: BTreeSet<String>,
     before: Before,
     /// The listeners that the note tells of.
     pub(super) noted: Vec<u64>,
@@ -97,6 +99,7 @@ impl<'a> Kept<'a> {
             wake: None,
             refused: BTreeMap::new(),
             refusals: Quota::default(),
+            not_taken_over: BTreeSet::new(),
             before: Before::default(),
             noted: Vec::new(),
             trouble: None,
@@ -391,6 +394,13 @@ impl<'a> Kept<'a> {
             ended.gap.waited_more(self.rooms.figures);
         }
         told
+    }
+
+    /// Whether the rooms can be left to the guard now, so that the next keep takes them over.
+    pub(super) fn may_leave(&self) -> bool {
+        let waits = self.spots.iter().any(|spot| spot.watched.waits());
+        let guarded = self.watch.is_some() || self.spots.is_empty();
+        guarded && self.leaving.is_none() && !self.is_in_gap() && !waits
     }
 
     /// Leaves the rooms to the guard, for the next keep. Returns what has not been told yet.

@@ -1,7 +1,7 @@
 //! How a keep takes over the rooms of one before it that has died, or that systemd restarts: a crash of the service
 //! meanwhile finds rooms all the time.
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, bail, ensure};
 
 use super::follow::{MOST_WAITING, control_group, cookies};
 use super::kept::Kept;
@@ -13,6 +13,7 @@ use crate::gate::standing::may_be_left;
 use crate::kernel::room::Place;
 use crate::kernel::room::known::{RoomGuard, guards};
 use crate::process::lock::{Lock, LocksOf};
+use crate::words::ports::PortSet;
 
 impl Kept<'_> {
     /// Takes over what the guards of dead keeps have at these places, which are locked. Only where all of a guard's are
@@ -22,19 +23,41 @@ impl Kept<'_> {
         if new.is_empty() || !self.may_take_up() {
             return new;
         }
+        let ports: PortSet = new.iter().map(|place| place.port).collect();
         let is_left = |guard: &RoomGuard| {
             let orders = &guard.orders;
-            orders.keeps.is_some() && orders.run != self.wanted.run && guard.is_here() == Some(true)
+            let concerns = !orders.ports.intersection(&ports).is_empty();
+            let is_another = orders.keeps.is_some() && orders.run != self.wanted.run;
+            concerns && is_another && guard.is_here() == Some(true)
         };
         let left: Vec<RoomGuard> = guards().into_iter().filter(is_left).collect();
         for guard in left {
-            let from = Inheritance::of(&guard).ok();
-            let from = from.filter(|from| from.places().all(|place| new.contains(place)));
-            if from.is_some_and(|from| self.take_over_from(&guard, from, told).is_ok()) {
-                new.retain(|place| !self.has(place));
+            match self.take_over_all(&guard, &new, told) {
+                Ok(()) => new.retain(|place| !self.has(place)),
+                Err(why) => self.tell_not_taken_over(&guard, &why, told),
             }
         }
         new
+    }
+
+    fn take_over_all(&mut self, guard: &RoomGuard, new: &[Place], told: &mut Told) -> Result<()> {
+        let from = Inheritance::of(guard)?;
+        if let Some(other) = from.places().find(|place| !new.contains(place)) {
+            let other = other.shown();
+            bail!("there are some on {other}, too, where this keep makes none or nobody listens");
+        }
+        self.take_over_from(guard, from, told)
+    }
+
+    /// Once for each keep before this one.
+    fn tell_not_taken_over(&mut self, guard: &RoomGuard, why: &Error, told: &mut Told) {
+        if self.not_taken_over.insert(guard.orders.run.clone()) {
+            told.warnings.push(format!(
+                "{}: the waiting rooms of the keep before can't be taken over: {why:#}; its guard (pid {}) shuts them, and                  then this keep makes new ones: if the service stops in between, clients are refused",
+                guard.orders.ports.brief(),
+                guard.pid
+            ));
+        }
     }
 
     fn take_over_from(
@@ -58,7 +81,7 @@ impl Kept<'_> {
                 ..Spot::default()
             }));
             self.guard_anew(told);
-            ensure!(self.watch.is_some(), "no guard");
+            ensure!(self.watch.is_some(), "a guard for them can't be started");
             forget_note(guard);
             end_at_once(guard)
         });

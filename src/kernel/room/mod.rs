@@ -21,7 +21,7 @@ pub(crate) mod socket;
 pub(crate) mod unlike;
 pub(crate) mod wake;
 
-pub(crate) use self::own_program::{are_seen as programs_are_seen, has_own_program};
+pub(crate) use self::own_program::{are_seen as programs_are_seen, has_own_program, has_program};
 pub(crate) use self::place::Place;
 pub(crate) use self::shelf::Shelf;
 pub(crate) use self::socket::{Room, longest_queue};

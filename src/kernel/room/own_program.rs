@@ -24,6 +24,13 @@ pub(crate) fn has_own_program(socket: &impl AsFd) -> Option<bool> {
     Some(names_others(&told.ok()?, socket.as_fd().as_raw_fd()))
 }
 
+/// Whether the socket's group has the program with that name. `false` also where the kernel does not tell.
+pub(crate) fn has_program(socket: &impl AsFd, name: &str) -> bool {
+    let told = asking().and_then(|program| program.asked_of_own_files().ok());
+    let socket = socket.as_fd().as_raw_fd();
+    told.is_some_and(|told| names(&told, socket).any(|one| one == name.as_bytes()))
+}
+
 fn asking() -> Option<&'static Program> {
     // Loaded once: a service may have many listeners.
     static LOADED: OnceLock<Option<Program>> = OnceLock::new();
@@ -51,9 +58,14 @@ fn loaded() -> Option<Program> {
 
 /// Whether what the program has told names another's program for that descriptor.
 fn names_others(told: &[u8], socket: RawFd) -> bool {
-    let of_socket = |one: &&[u8]| get(one, 0).map(RawFd::from_ne_bytes) == Some(socket);
-    let mut told = told.chunks_exact(TOLD_LENGTH).filter(of_socket);
-    told.any(|one| !one[TOLD_NAME..].starts_with(OURS))
+    names(told, socket).any(|name| !name.starts_with(OURS))
+}
+
+/// The names of the programs that it has told of for that descriptor.
+fn names(told: &[u8], socket: RawFd) -> impl Iterator<Item = &[u8]> {
+    let of_socket = move |one: &&[u8]| get(one, 0).map(RawFd::from_ne_bytes) == Some(socket);
+    let told = told.chunks_exact(TOLD_LENGTH).filter(of_socket);
+    told.filter_map(|one| one[TOLD_NAME..].split(|byte| *byte == 0).next())
 }
 
 #[cfg(test)]
@@ -82,6 +94,9 @@ mod tests {
                 [Some(is_others), Some(is_others), Some(false)],
                 "{name}"
             );
+            let have = [&one, &other, &elsewhere].map(|room| has_program(&room.as_fd(), name));
+            assert_eq!(have, [true, true, false], "{name}");
+            assert!(!has_program(&one.as_fd(), &name[..3]), "a part of {name}");
         }
         leave_choice_to_kernel(other.as_fd()).unwrap();
         assert_eq!(found(), [Some(false); 3]);

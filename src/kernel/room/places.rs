@@ -39,6 +39,28 @@ pub(crate) fn put_first<'a, S: AsFd + 'a>(
     })
 }
 
+/// The same where another process that has died may have left a program, which goes on with its array. `end` puts
+/// another one in its place, and the kernel frees the array a moment later.
+///
+/// # Errors
+/// As of [`Listeners::put`].
+pub(crate) fn put_from_dead<'a, S: AsFd + 'a>(
+    array: &Listeners,
+    sockets: impl IntoIterator<Item = &'a S>,
+    end: impl Fn(),
+) -> io::Result<()> {
+    put(array, sockets, |_| end())
+}
+
+/// Whether the socket is in another array now.
+pub(crate) fn is_elsewhere(socket: &impl AsFd) -> bool {
+    let array = Listeners::new(1);
+    array.is_ok_and(|array| {
+        let put = array.put(0, socket.as_fd());
+        put.is_err_and(|error| is_busy(&error))
+    })
+}
+
 /// The socket is in another array, and a socket can be in one only.
 pub(crate) fn is_busy(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBUSY)

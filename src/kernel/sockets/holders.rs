@@ -164,6 +164,12 @@ pub(crate) fn started(pid: i32) -> Option<u64> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
 }
 
+/// A start time as the kernel has it, in ns since boot, in clock ticks as /proc tells it (USER_HZ, asm-generic/param.h).
+pub(crate) fn ticks(ns: u64) -> u64 {
+    const NS_IN_TICK: u64 = 10_000_000;
+    ns / NS_IN_TICK
+}
+
 /// `socket:[12345]`.
 fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?

@@ -8,7 +8,9 @@
 //! refused with EADDRINUSE, also if they set the option: the kernel would let them in, since the service has it.
 //!
 //! A service may begin to set the option itself, as nginx does in a reload with `reuseport` added: its new sockets are
-//! bound beside the old one. With `--unit` processes of the unit are let in, which its control group tells.
+//! bound beside the old one. With `--unit` processes of the unit are let in, which its control group tells. Without, a
+//! process that has the listener itself is, from its second try on: it is refused and noted, and the keep looks at its
+//! files. nginx tries five times. Not taken: a program for each setsockopt(2) of the host, which would see the option set.
 //!
 //! Two things could keep the service itself out. Rooms are bound to the same place, and set the option, so the hook
 //! tells them apart by that. And a copy of a listener keeps its place taken while its process is dead. So a keep says
@@ -31,8 +33,8 @@ use anyhow::{Context, Result};
 use nix::libc;
 
 use super::first_comer_programs::{
-    Maps, PLACE_GROUP, PLACE_SHARED, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE,
-    note_release, share_with_first,
+    Maps, PLACE_GROUP, PLACE_REFUSALS, PLACE_REFUSED, PLACE_SHARED, PLACE_SIZE, PLACE_USER,
+    SOCKET_SHARES, SOCKET_SIZE, note_release, share_with_first,
 };
 use super::on_ports_programs::Inner;
 use crate::kernel::bpf::{Kind, Map, MapKind, Program};
@@ -169,7 +171,7 @@ impl Lent {
         value[PLACE_USER..PLACE_SHARED].copy_from_slice(&place.uid.to_ne_bytes());
         if let Some(group) = unit {
             value[PLACE_SHARED..PLACE_GROUP].copy_from_slice(&1u32.to_ne_bytes());
-            value[PLACE_GROUP..].copy_from_slice(&group.to_ne_bytes());
+            value[PLACE_GROUP..PLACE_REFUSED].copy_from_slice(&group.to_ne_bytes());
         }
         let put = self.sockets.put(cookie.to_ne_bytes(), socket);
         let put = put.and_then(|()| match &self.places {
@@ -184,6 +186,15 @@ impl Lent {
         let value = self.places.as_ref()?.get(key(place))?;
         let cookie = get(&value, 0).map(u64::from_ne_bytes);
         cookie.filter(|cookie| *cookie != 0)
+    }
+
+    /// When the process was started that was refused there the last time although its socket has SO_REUSEPORT, in ns since
+    /// boot, and how often that was. `None`: none was, or the kernel does not tell.
+    pub(crate) fn refused(&self, place: &Place) -> Option<(u64, u32)> {
+        let value = self.places.as_ref()?.get(key(place))?;
+        let refusals = get(&value, PLACE_REFUSALS).map(u32::from_ne_bytes)?;
+        let started = get(&value, PLACE_REFUSED).map(u64::from_ne_bytes)?;
+        (refusals > 0).then_some((started, refusals))
     }
 
     /// The place is free, if that socket has it: the next one that is bound there has it then. The option stays.
@@ -263,6 +274,7 @@ mod tests {
     use crate::kernel::maps::Listeners;
     use crate::kernel::room::copy;
     use crate::kernel::sockets::Device;
+    use crate::kernel::sockets::holders::{self, ticks};
     use crate::kernel::sockets::netns;
 
     fn place(address: &str) -> Place {
@@ -338,11 +350,15 @@ mod tests {
             copy::set_shares_port(&first, true).unwrap();
             let refused = |shares| bound(to, shares).unwrap_err();
             assert_eq!(refused(false), Errno::EADDRINUSE);
+            assert_eq!(lent.refused(&place), None, "it has no option");
             assert_eq!(
                 refused(true),
                 Errno::EADDRINUSE,
                 "the kernel would let it in"
             );
+            let (started, refusals) = lent.refused(&place).unwrap();
+            let me = holders::started(std::process::id() as i32);
+            assert_eq!((Some(ticks(started)), refusals), (me, 1));
 
             let here = control_group::own().unwrap().metadata().unwrap().ino();
             let elsewhere = here + 1;

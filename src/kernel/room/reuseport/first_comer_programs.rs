@@ -4,7 +4,8 @@
 use nix::libc;
 
 use super::on_ports_programs::{
-    COOKIE, Inner, OPTION, USER_IP4, USER_IP6, USER_PORT, note_owner, only_tcp_in, reuseport,
+    COOKIE, Inner, OPTION, Process, USER_IP4, USER_IP6, USER_PORT, note_owner, only_tcp_in,
+    reuseport,
 };
 use crate::kernel::instructions::Instruction::{
     Add, Call, CompareExchange, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual,
@@ -27,11 +28,14 @@ pub(super) struct Maps {
 }
 
 /// What is noted of a place: the cookie of the socket that has it, or 0; the user of the service; whether processes
-/// of one control group may share it; and the control group of the process that has bound the socket.
-pub(super) const PLACE_SIZE: usize = 24;
+/// of one control group may share it; the control group of the process that has bound the socket; when the process
+/// was started that was refused last although its socket has the option itself; and how often one was refused.
+pub(super) const PLACE_SIZE: usize = 40;
 pub(super) const PLACE_USER: usize = 8;
 pub(super) const PLACE_SHARED: usize = 12;
 pub(super) const PLACE_GROUP: usize = 16;
+pub(super) const PLACE_REFUSED: usize = 24;
+pub(super) const PLACE_REFUSALS: usize = 32;
 /// Of a socket: the key of its place, and whether it has set SO_REUSEPORT itself.
 pub(super) const SOCKET_SIZE: usize = 32;
 pub(super) const SOCKET_SHARES: usize = 24;
@@ -62,6 +66,7 @@ const OTHERS: Label = 4;
 const CALM: Label = 5;
 const INNER: Label = 6;
 const REFUSED: Label = 7;
+const NOTED_REFUSED: Label = 8;
 
 /// When the service's user binds a TCP socket to a free place, in the network namespace with this cookie, the socket
 /// gets SO_REUSEPORT, and has the place from then on. Another one is refused, as it would be if the socket there did
@@ -95,7 +100,7 @@ pub(super) fn share_with_first(
         Here(OTHERS),
         StoreWide(Stack, OTHER, R0),
     ]);
-    program.extend(refuse_if_lent(maps));
+    program.extend(refuse_if_lent(maps, inner));
     program.extend([
         Here(CLAIMED),
         Call(Helper::ControlGroupId),
@@ -192,7 +197,7 @@ fn note_socket(sockets: i32) -> Vec<Instruction> {
 }
 
 /// Refuses the socket if the one that has the place got SO_REUSEPORT from syngate.
-fn refuse_if_lent(maps: Maps) -> Vec<Instruction> {
+fn refuse_if_lent(maps: Maps, inner: Option<Inner>) -> Vec<Instruction> {
     let mut program = vec![StoreValue(Stack, NUMBER, 0)];
     program.extend(lookup(maps.busy, NUMBER));
     program.extend([
@@ -222,10 +227,35 @@ fn refuse_if_lent(maps: Maps) -> Vec<Instruction> {
         JumpUnlessSame(R0, R2, REFUSED),
         Jump(DONE),
         Here(REFUSED),
+    ]);
+    program.extend(note_refused(inner));
+    program.extend([
         Set(R1, -libc::EADDRINUSE),
         Call(Helper::SetReturnValue),
         Set(R0, REFUSE),
         Exit,
+    ]);
+    program
+}
+
+/// Notes the process if its socket has the option: it may be the service's own, which begins to set that itself.
+fn note_refused(inner: Option<Inner>) -> Vec<Instruction> {
+    let Some(Process { leader, started }) = inner.and_then(|inner| inner.process) else {
+        return Vec::new();
+    };
+    let mut program = vec![StoreValue(Stack, OPTION, 0)];
+    program.extend(reuseport(Helper::GetSockOpt));
+    program.extend([
+        Load(R2, Stack, OPTION),
+        JumpIfEqual(R2, 0, NOTED_REFUSED),
+        Call(Helper::CurrentTask),
+        LoadWide(R2, R0, leader.byte()),
+        LoadWide(R2, R2, started.byte()),
+        StoreWide(R7, PLACE_REFUSED as i16, R2),
+        Load(R2, R7, PLACE_REFUSALS as i16),
+        Add(R2, 1),
+        Store(R7, PLACE_REFUSALS as i16, R2),
+        Here(NOTED_REFUSED),
     ]);
     program
 }

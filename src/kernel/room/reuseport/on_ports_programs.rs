@@ -110,6 +110,16 @@ pub(crate) struct Inner {
     pub uid: Bit,
     /// IPV6_V6ONLY
     pub v6only: Bit,
+    pub process: Option<Process>,
+}
+
+/// The same of a thread. The number of its process would be another one in each PID namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process {
+    /// The first thread of its process.
+    pub leader: Bit,
+    /// When it was started, in ns since boot.
+    pub started: Bit,
 }
 
 impl Inner {
@@ -117,7 +127,16 @@ impl Inner {
     pub(super) fn of_kernel() -> Option<Inner> {
         let members = [("sock", "sk_uid"), ("sock_common", "skc_ipv6only")];
         let [uid, v6only] = btf::of_kernel(members)?;
-        Some(Inner { uid, v6only })
+        let members = [
+            ("task_struct", "group_leader"),
+            ("task_struct", "start_boottime"),
+        ];
+        let process = btf::of_kernel(members);
+        Some(Inner {
+            uid,
+            v6only,
+            process: process.map(|[leader, started]| Process { leader, started }),
+        })
     }
 }
 
