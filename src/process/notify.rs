@@ -20,6 +20,11 @@ pub(crate) fn status(line: &str) {
     notify(&format!("STATUS={line}"));
 }
 
+/// It is about to become another program, which says that it is ready.
+pub(crate) fn reloading() {
+    notify("RELOADING=1");
+}
+
 /// It is about to end.
 pub(crate) fn stopping() {
     notify("STOPPING=1");

@@ -77,6 +77,17 @@ impl Signals {
         Ok(Signals { fd, inherited })
     }
 
+    /// Where syngate has become another program of its own: its signals were blocked before, and the programs that it
+    /// starts are to hear them.
+    pub(crate) fn unblocked_for_children(mut self) -> Signals {
+        if let Some(caught) = FOR_THE_RUN.get() {
+            caught
+                .iter()
+                .for_each(|signal| self.inherited.remove(signal));
+        }
+        self
+    }
+
     /// Lets the signals that ask to stop have their default effect again. One that nobody has read came too
     /// late, and is discarded. USR1 stays blocked: there is no gate any more.
     pub(crate) fn unblock() {

@@ -1,6 +1,7 @@
 //! `syngate keep` on a host, and clients that tell whether they noticed.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -37,11 +38,20 @@ impl<'a> Keep<'a> {
         arguments: &str,
         variables: &[(&str, &str)],
     ) -> Keep<'a> {
-        let keep = Keep::start_by(host, by, arguments, variables);
-        let keeps = || keep.said().contains("keeping ");
+        Keep::start_by(host, by, arguments, variables).wait_begun()
+    }
+
+    /// The same by a copy of the program.
+    pub(crate) fn of_program(host: &'a Host, program: &Path, arguments: &str) -> Keep<'a> {
+        let keep = Keep::called(host, &[], program.to_str().unwrap(), arguments, &[]);
+        keep.wait_begun()
+    }
+
+    fn wait_begun(self) -> Keep<'a> {
+        let keeps = || self.said().contains("keeping ");
         let began = wait_until(SOON, "keep to begin", keeps);
-        began.unwrap_or_else(|error| panic!("{error:#}: {}", keep.said()));
-        keep
+        began.unwrap_or_else(|error| panic!("{error:#}: {}", self.said()));
+        self
     }
 
     /// It may not have looked yet.
@@ -55,10 +65,20 @@ impl<'a> Keep<'a> {
         arguments: &str,
         variables: &[(&str, &str)],
     ) -> Keep<'a> {
-        let said = File::create(host.dir().join("keep.err")).unwrap();
         // Figures are those of another build: the optimised one.
         let binary = std::env::var("SYNGATE_TEST_BINARY");
         let binary = binary.unwrap_or_else(|_| SYNGATE.to_owned());
+        Keep::called(host, by, &binary, arguments, variables)
+    }
+
+    fn called(
+        host: &'a Host,
+        by: &[String],
+        binary: &str,
+        arguments: &str,
+        variables: &[(&str, &str)],
+    ) -> Keep<'a> {
+        let said = File::create(host.dir().join("keep.err")).unwrap();
         let call = [by, &words(&format!("{binary} keep {arguments}"))].concat();
         let mut command = host.command(&call[0]);
         command.args(&call[1..]);

@@ -38,7 +38,8 @@
 //! - **Its guard** has no deadline. When the keep has died, the guard goes on in its place for `--max-wait`, and longer in
 //!   a gap. It stands back as a keep does, for a run or another keep.
 //! - **The next keep** takes the rooms over from the guard of one that has died (`take_over.rs`,
-//!   `action/rooms/taken_over.rs`). A keep that systemd restarts leaves them to its guard (`restarted.rs`).
+//!   `action/rooms/taken_over.rs`). A keep that systemd restarts leaves them to its guard (`restarted.rs`), and so does
+//!   one that becomes another program after an upgrade (`renewed.rs`).
 //! - **A service that flaps** does not fill the journal (`flapping.rs`).
 //!
 //! Without `--any` there is no bind hook, as runs have it: it would let a second instance bind the port by mistake. So a
@@ -52,6 +53,7 @@ mod flapping;
 mod follow;
 mod gap;
 mod kept;
+mod renewed;
 mod restarted;
 mod shown;
 mod spot;
@@ -73,6 +75,7 @@ pub(crate) use self::flapping::{MOST_GAPS_TOLD, TOGETHER_FOR};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::kept::Kept;
 pub(crate) use self::kept::TOLD_WITHIN;
+use self::renewed::{Inherited, Why, become_installed};
 pub(crate) use self::restarted::TOLD_WITHIN as RESTART_TOLD_WITHIN;
 use self::restarted::is_restarted;
 use self::shown::Shown;
@@ -121,6 +124,17 @@ pub(crate) fn run(args: &KeepArgs, say: &Say) -> Exit {
 fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
     ensure!(caps::net_admin(), ROOT);
     let signals = Signals::block().context("signalfd")?;
+    let signals = signals.unblocked_for_children();
+    while keep_until(args, &signals, say)? == Why::Renewed {
+        let why = become_installed();
+        say.warning(&format!(
+            "keep goes on as the program that it is: the one that is installed now can't be executed: {why:#}"
+        ));
+    }
+    Ok(())
+}
+
+fn keep_until(args: &KeepArgs, signals: &Signals, say: &Say) -> Result<Why> {
     if let Some(file) = &args.report_file {
         appended::check(file).map_err(Error::msg)?;
     }
@@ -131,7 +145,7 @@ fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
     let unit = wanted
         .unit
         .as_ref()
-        .map(|name| Unit::find(name, &wanted.run, &signals));
+        .map(|name| Unit::find(name, &wanted.run, signals));
     let unit = unit.transpose().with_context(|| wanted.option())?;
     let mut lock = Lock::open(LocksOf::Keeps, &wanted.first_ports())?;
     if let Some(holder) = lock.try_take(&wanted.run)? {
@@ -147,7 +161,7 @@ fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
             "what dead keeps have counted can't be removed: {error}"
         ));
     }
-    let kept = under_lock(&wanted, unit, &mut lock, &signals, say);
+    let kept = under_lock(&wanted, unit, &mut lock, signals, say);
     // Those of this keep, too.
     let _ = counted::remove_others(&others);
     lock.remove(|| guards().iter().any(|guard| guard.orders.keeps.is_some()));
@@ -160,11 +174,13 @@ fn under_lock(
     lock: &mut Lock,
     signals: &Signals,
     say: &Say,
-) -> Result<()> {
+) -> Result<Why> {
     probe::moves_connections()?;
     for left in left::take_back()? {
         say.warning(&left.words());
     }
+    // Before this keep has guards of its own.
+    let mut inherited = Inherited::find();
     let mut kept = Kept::new(wanted, unit, lock)?;
     let first = kept.look()?;
     // Where nobody has named the ports, some may do.
@@ -177,15 +193,15 @@ fn under_lock(
     let mut teller = Teller::new(wanted, say);
     teller.tell(&first);
     say.must_not_block();
-    stand_by(&mut kept, signals, &mut teller);
-    let told = match is_restarted(&wanted.run, signals) {
+    let why = stand_by(&mut kept, signals, &mut teller, &mut inherited);
+    let told = match why == Why::Renewed || is_restarted(&wanted.run, signals) {
         true => kept.leave(),
         false => kept.end(),
     };
     teller.tell(&told);
     teller.end();
     say.may_block();
-    Ok(())
+    Ok(why)
 }
 
 fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
@@ -221,9 +237,15 @@ fn began(wanted: &Wanted, ports: &PortSet, missing: &PortSet) -> String {
     )
 }
 
-/// Until a signal ends it.
-fn stand_by(kept: &mut Kept, signals: &Signals, teller: &mut Teller) {
+/// Until a signal ends it, or has it become the program that is installed now.
+fn stand_by(
+    kept: &mut Kept,
+    signals: &Signals,
+    teller: &mut Teller,
+    inherited: &mut Inherited,
+) -> Why {
     let mut stopping = Stopping::default();
+    let mut renews = false;
     let mut shown = Shown::default();
     loop {
         shown.show(&kept.ports(), teller.gaps());
@@ -234,12 +256,20 @@ fn stand_by(kept: &mut Kept, signals: &Signals, teller: &mut Teller) {
             stopping = stopping.signalled();
             notify::stopping();
         }
+        if caught == Some(Caught::OpenNow) {
+            renews = true;
+            notify::reloading();
+        }
         match kept.look() {
             Ok(told) => teller.tell(&told),
             Err(error) => teller.failed(&error),
         }
+        inherited.reap();
         if stopping.ends(kept.is_in_gap()) {
-            return;
+            return Why::Signalled;
+        }
+        if renews && kept.may_leave() {
+            return Why::Renewed;
         }
         if signalled {
             teller.ends_later();
