@@ -310,6 +310,9 @@ test-kernel:
 # Not in CI, which has no time for it.
 test-arm64: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES) $(ARM64_PACKAGES)
+	tests/ci/kernel-fetch 6.1-arm64
+	tests/ci/cross arm64 build --package syngate
+	tests/ci/kernel-run target/kernels/6.1-arm64 tests/ci/arm64-restarts target/cross/aarch64-unknown-linux-gnu/debug/syngate
 	TESTS="$(CORE)" tests/ci/kernel-tests 6.1-arm64
 
 # The kernel is this machine's, so what a kernel does is no part of it.

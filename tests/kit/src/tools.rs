@@ -9,6 +9,7 @@ pub mod load;
 pub mod scan;
 pub mod serve;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -40,6 +41,14 @@ fn raise_file_limit() -> Result<u64> {
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("RLIMIT_NOFILE")?;
     Ok(hard)
+}
+
+/// Takes the first one out of the queue if it is meant.
+fn first_if<T>(queue: &mut VecDeque<T>, is_meant: impl FnOnce(&T) -> bool) -> Option<T> {
+    match queue.front().is_some_and(is_meant) {
+        true => queue.pop_front(),
+        false => None,
+    }
 }
 
 /// The time from one event to the next.

@@ -28,7 +28,7 @@ use nix::{
 };
 use testkit::DelayReport;
 
-use super::{ms, say, signals};
+use super::{first_if, ms, say, signals};
 use queue::Queue;
 
 /// A timer of 0 would never fire.
@@ -158,7 +158,7 @@ impl Delay {
     fn release(&mut self) -> Result<()> {
         let now = Instant::now();
         let mut last = None;
-        while let Some((due, number)) = self.waiting.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((due, number)) = first_if(&mut self.waiting, |(due, _)| *due <= now) {
             self.latest = self.latest.max(now - due);
             last = Some(number);
         }

@@ -112,13 +112,14 @@ impl Listeners {
 
     fn is_served(&mut self, row: &Row) -> bool {
         let seen = self.seen.entry(row.cookie).or_insert(Seen::Nobodys(0));
-        if let Seen::Nobodys(looks) = seen
-            && *looks < LOOKS
-        {
-            *seen = match holders::has_service(row.inode) {
-                true => Seen::Service,
-                false => Seen::Nobodys(*looks + 1),
-            };
+        match seen {
+            Seen::Nobodys(looks) if *looks < LOOKS => {
+                *seen = match holders::has_service(row.inode) {
+                    true => Seen::Service,
+                    false => Seen::Nobodys(*looks + 1),
+                };
+            }
+            _ => (),
         }
         matches!(seen, Seen::Service)
     }

@@ -34,7 +34,7 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use self::request::Request;
-use super::{interval, raise_file_limit, say};
+use super::{first_if, interval, raise_file_limit, say};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
 const ONE_OF_MANY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
@@ -314,7 +314,7 @@ impl<'a> Server<'a> {
 
     fn answer_due(&mut self) {
         let now = Instant::now();
-        while let Some((_, id)) = self.answers.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, id)) = first_if(&mut self.answers, |(due, _)| *due <= now) {
             let keep_alive = self.args.keep_alive && !self.leaves;
             let stays = |client: &mut Client| keep_alive && client.request.keeps_alive();
             if self.open.get_mut(&id).is_some_and(stays) {

@@ -16,6 +16,7 @@ use super::{
     schedule::{STOP, Schedule, TIMER},
     standby::Standby,
 };
+use crate::tools::first_if;
 
 /// A connection for each request. One thread's part: it makes them until it can't open any more
 /// files, when its standby goes on with that, and sees to its own until they are over.
@@ -112,7 +113,7 @@ impl<'s, 'e> Fresh<'s, 'e> {
 
     fn time_out(&mut self) {
         let now = Instant::now();
-        while let Some((_, id)) = self.timeouts.pop_front_if(|(end, _)| *end <= now) {
+        while let Some((_, id)) = first_if(&mut self.timeouts, |(end, _)| *end <= now) {
             if let Some(connection) = self.open.remove(&id) {
                 self.plan.tally().timed_out(&connection);
             }

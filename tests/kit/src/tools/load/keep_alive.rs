@@ -10,6 +10,7 @@ use super::{
     plan::Plan,
     schedule::{STOP, Schedule, TIMER},
 };
+use crate::tools::first_if;
 
 /// All requests over a few connections, in one thread.
 pub struct KeepAlive<'e> {
@@ -142,8 +143,8 @@ impl<'e> KeepAlive<'e> {
 
     fn time_out(&mut self) {
         let (now, timeout) = (Instant::now(), self.plan.args.timeout);
-        let is_over = |(due, _): &mut (Instant, usize)| *due + timeout <= now;
-        while let Some((due, id)) = self.asked.pop_front_if(is_over) {
+        let is_over = |(due, _): &(Instant, usize)| *due + timeout <= now;
+        while let Some((due, id)) = first_if(&mut self.asked, is_over) {
             let waits = |c: &&Connection| c.due == due && !c.is_idle();
             if let Some(connection) = self.connections[id].as_ref().filter(waits) {
                 self.plan.tally().timed_out(connection);

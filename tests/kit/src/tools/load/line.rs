@@ -3,6 +3,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::tools::first_if;
+
 /// Brings idle connections and requests that wait together, both in the order in which they came.
 pub struct Line {
     all: usize,
@@ -41,7 +43,7 @@ impl Line {
 
     /// A request that has waited for longer than that; it no longer does.
     pub fn give_up(&mut self, now: Instant, timeout: Duration) -> Option<Instant> {
-        self.waiting.pop_front_if(|due| *due + timeout <= now)
+        first_if(&mut self.waiting, |due| *due + timeout <= now)
     }
 
     /// Nobody waits, neither here nor for an answer.
