@@ -198,7 +198,7 @@ bench-many: bench-packages
 ROOMS_BESIDE = $(BENCH) restarts $(MEASURED) --mode fresh --family ipv4
 bench-rooms: bench-packages
 	$(CARGO) build --release --workspace
-	$(ROOMS_BESIDE) --subject 'haproxy restart' --subject 'haproxy, paused' \
+	$(ROOMS_BESIDE) --subject 'haproxy restart' --subject 'haproxy, paused' --subject 'haproxy, its socket kept' \
 	  --way bare --way hold --way park --way handover --rounds 20
 	$(ROOMS_BESIDE) --subject 'nginx reload, reuseport' --way bare --way hold --way handover --rate 3000 --rounds 25
 	$(ROOMS_BESIDE) --subject 'haproxy reload (-sf)' --subject 'haproxy -st' --subject 'haproxy master-worker' \

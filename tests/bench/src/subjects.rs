@@ -41,6 +41,8 @@ type Start = for<'a> fn(&'a Host) -> Result<Box<dyn Service + 'a>>;
 
 /// What a restart is measured against in which connections wait: no gate can be better than none.
 pub const PAUSED: &str = "haproxy, paused";
+/// A restart in which no connection has to move: the service's own start, and what the machine does meanwhile.
+pub const KEPT: &str = "haproxy, its socket kept";
 const HTTP: &str = "http";
 const USUAL: &[u32] = &[1_000];
 const SHORT: Duration = Duration::from_millis(300);
@@ -86,6 +88,18 @@ pub const SUBJECTS: &[Subject] = &[
         rates: &[1_000, 5_000],
         tail: SHORT,
         start: haproxy::paused,
+    },
+    Subject {
+        name: KEPT,
+        about: "the same restart, but another process keeps its socket open, and haproxy inherits it: connections \
+                wait in the queue of that",
+        ways: &[Bare],
+        keep_alive: false,
+        options: "",
+        ask: HTTP,
+        rates: &[1_000, 5_000],
+        tail: SHORT,
+        start: haproxy::kept,
     },
     Subject {
         name: "haproxy reload (-sf)",

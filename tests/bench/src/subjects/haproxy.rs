@@ -16,7 +16,7 @@ struct HaproxyService<'a> {
     host: &'a Host,
     restart: String,
     standby: HaproxyConfig,
-    /// What it hands requests on to.
+    /// What it hands requests on to, or what keeps its socket.
     _backend: Option<Running>,
 }
 
@@ -39,6 +39,43 @@ pub fn paused(host: &Host) -> Result<Box<dyn Service + '_>> {
         restart: "pkill -STOP haproxy; sleep 0.15; pkill -CONT haproxy".to_owned(),
         standby: HaproxyConfig::port(STANDBY),
         _backend: None,
+    }))
+}
+
+/// A process that keeps a listening socket, and tells its pid and the descriptor in a file.
+const KEEPS: &str = "
+import os, socket, sys, time
+kept = socket.create_server(('', 80), backlog=4096)
+with open(sys.argv[1], 'w') as told: print(os.getpid(), kept.fileno(), file=told)
+while True: time.sleep(9)
+";
+
+/// `service haproxy VERB`, which inherits that socket as descriptor 200. 438 is pidfd_getfd(2).
+const WITH_KEPT: &str = "
+import ctypes, os, sys
+pid, descriptor = map(int, open(sys.argv[1]).read().split())
+kept = ctypes.CDLL(None).syscall(438, os.pidfd_open(pid), descriptor, 0)
+os.dup2(kept, 200)
+os.execvp('service', ['service', 'haproxy', sys.argv[2]])
+";
+
+/// It is restarted as by [`init`], and its socket is never closed.
+pub fn kept(host: &Host) -> Result<Box<dyn Service + '_>> {
+    let told = host.dir().join("kept");
+    let mut keeps = host.command("python3");
+    let keeps = keeps.arg(host.write("keeps.py", KEEPS)).arg(&told);
+    let keeps = host.spawn(keeps)?;
+    let is_told = || std::fs::read_to_string(&told).is_ok_and(|told| told.ends_with('\n'));
+    wait_until(SOON, "the socket", is_told)?;
+    let with_kept = host.write("with-kept.py", WITH_KEPT);
+    let call = |verb| format!("python3 {} {} {verb}", with_kept.display(), told.display());
+    Haproxy::debian_init(host, &HaproxyConfig::bind("fd@200"))?;
+    host.run(["sh", "-c", &call("start")])?;
+    Ok(Box::new(HaproxyService {
+        host,
+        restart: call("restart"),
+        standby: HaproxyConfig::port(STANDBY),
+        _backend: Some(keeps),
     }))
 }
 
