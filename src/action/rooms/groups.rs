@@ -18,7 +18,7 @@ use super::passes::{NotedConnections, Passes};
 use crate::kernel::bpf::{Kind, Link, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::maps::{Counter, Listeners};
-use crate::kernel::room::places::{put_all, put_first};
+use crate::kernel::room::places::put_first;
 use crate::kernel::room::reuseport::{Bindings, Lent};
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
@@ -27,7 +27,7 @@ use crate::kernel::sockets::{Connection, Cookies, Listener, Looks, Sample, Want,
 use crate::process::attended::Life;
 
 use super::portions::Portions;
-use super::preferred::{LeftAlone, Preferred};
+use super::preferred::{LeftAlone, Opened, Preferred};
 use super::raised::Raised;
 use super::waits::Waits;
 
@@ -93,6 +93,8 @@ pub(crate) struct Rooms {
     /// What tells the next run of all this, should this process and its guard be killed.
     pub note: Option<Note>,
     pub(super) moving: Moving,
+    /// See [`Rooms::let_handshakes_end`].
+    pub(super) handshakes_until: Option<Instant>,
     /// When each listener was seen first, by cookie. `None`: it was there before.
     pub(super) comers: BTreeMap<u64, Option<Instant>>,
     pub(super) given_back: bool,
@@ -147,20 +149,6 @@ pub(crate) struct Filling {
     pub size: u32,
     /// How many go to one room before the next one is taken.
     pub turn: u32,
-}
-
-/// The rooms of a group for its program.
-pub(super) struct Opened {
-    array: Listeners,
-    /// How many connections the program has sent to the rooms.
-    pub(super) came: Counter,
-}
-
-impl Opened {
-    /// All of them are open already.
-    pub(super) fn know(&self, rooms: &[Room]) -> Result<()> {
-        put_all(&self.array, rooms).context("a waiting room can't be put into a map")
-    }
 }
 
 impl Group {
@@ -226,10 +214,7 @@ impl Group {
         if let Some(opened) = self.opened.take() {
             return Ok(opened);
         }
-        Ok(Opened {
-            array: Listeners::new(self.cookies().len() as u32)?,
-            came: Counter::new()?,
-        })
+        Opened::new(self.cookies().len() as u32)
     }
 
     /// The part of a program that chooses a room.
@@ -361,6 +346,7 @@ impl Rooms {
             life: Life::default(),
             note: None,
             moving: Moving::default(),
+            handshakes_until: None,
             comers: BTreeMap::new(),
             given_back: false,
         })

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
 use super::portions::Portions;
-use super::preferred::{PREFER, Targets, copies};
+use super::preferred::{Opened, PREFER, Targets, copies};
 use crate::decide::rate::Rate;
 use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::maps::Listeners;
@@ -189,6 +189,7 @@ impl Rooms {
         }
         let there = self.look_for_heirs(numbers);
         self.follow(&there);
+        self.await_no_handshake_before();
         for number in numbers {
             self.life.show();
             if !self.make_way(*number, &there) {
@@ -272,12 +273,13 @@ impl Rooms {
         if self.groups[number].letting_go.is_some() {
             return;
         }
+        self.let_handshakes_end(number);
         let longest = longest_queue(self.netns());
         let rate = Rate::new(self.release_rate);
         let group = &mut self.groups[number];
         let waited = group.waiting();
         let came = group.opened.as_ref();
-        let came = came.map_or(0, |opened| opened.came.count() as usize);
+        let came = came.map_or(0, Opened::came);
         let full = waited >= group.room();
         group.raise(to, waited);
         group.letting_go = Some(Portions {

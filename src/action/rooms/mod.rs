@@ -7,9 +7,9 @@
 //! the options of the command line. `choice`: which action `--syn auto` takes, and how large rooms are. `able`,
 //! `looked`: whether this host and the service can do it.
 //!
-//! **Closing.** `make`: makes the rooms. `note`, `left`: a file tells what a killed run would leave on listeners, and
-//! the next run takes that back. `hook`: gives SO_REUSEPORT to sockets that are bound later. `remarks`: what the run
-//! tells beforehand. `backend`: the rooms as a gate, which opens and closes them. `prefer`, `preferred`: the
+//! **Closing.** `make`: makes the rooms. `note`, `left`: a file tells what a killed run would leave on listeners,
+//! and the next run takes that back. `hook`: gives SO_REUSEPORT to sockets that are bound later. `remarks`: what the
+//! run tells beforehand. `backend`: the rooms as a gate, which opens and closes them. `prefer`, `preferred`: the
 //! service's listeners come before the rooms, with `--syn handover` and `syngate keep`.
 //!
 //! **While COMMAND runs.** `passes`: COMMAND's own connections, and those of `--ready-check`, never wait. `let_in`:
@@ -17,10 +17,10 @@
 //! `in_the_way`: it may come back on another address. `gap`: where nobody listened during `--syn handover`.
 //!
 //! **The release.** `stand_by`: the run hands the waiting connections over, and keeps the rooms in case the new
-//! listener closes again. `letting_go`, `portions`: it hands over for good, room by room, as the service has place.
-//! `backlog`, `raised`: the service has a longer queue meanwhile. `own_program`: the service has attached a program
-//! of its own. `progress`, `moving`: whether all connections have arrived, and the handshakes too. `policy`: how long
-//! the run waits for that.
+//! listener closes again. `handshakes`: those that are under way end first. `letting_go`, `portions`: it hands over
+//! for good, room by room, as the service has place. `backlog`, `raised`: the service has a longer queue meanwhile.
+//! `own_program`: the service has attached a program of its own. `progress`, `moving`: whether all connections have
+//! arrived, and the handshakes too. `policy`: how long the run waits for that.
 //!
 //! **The end.** `give_back`: takes back what syngate has changed on the listeners. `account`, `figures`, `waits`,
 //! `unmoved`: what became of the connections that waited. `departed`: how many of their clients had left. `second`:
@@ -104,6 +104,7 @@ mod give_back;
 pub(crate) mod groups;
 pub(crate) mod guard;
 mod guard_moved;
+pub(crate) mod handshakes;
 mod hook;
 pub(crate) mod in_the_way;
 mod keep_any;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::groups::{First, Group, Opened, Rooms};
+use super::groups::{First, Group, Rooms};
 use super::letting_go::{Next, Then};
-use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
+use super::preferred::{AGAIN, LeftAlone, Opened, Preferred, Targets, copies, program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::room::copy;
 use crate::kernel::sockets::{Sample, holders};

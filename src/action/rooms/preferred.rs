@@ -1,17 +1,17 @@
-//! What the program of a group knows of the service's listeners, for `--syn handover`.
+//! What the program of a group knows: of its rooms, and of the service's listeners for `--syn handover`.
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::instructions::Instruction;
-use crate::kernel::maps::Listeners;
-use crate::kernel::room::places::put_first;
-use crate::kernel::room::{Place, copy, programs};
+use crate::kernel::maps::{Counter, Listeners};
+use crate::kernel::room::places::{put_all, put_first};
+use crate::kernel::room::{Place, Room, copy, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
 /// Copies of listeners, with the listeners.
@@ -24,6 +24,33 @@ pub(crate) const MOST_LISTENERS: usize = 1_024;
 /// How soon the program's places are compared with the listeners again, and a listener that could not be copied
 /// is tried again.
 pub(super) const AGAIN: Duration = Duration::from_millis(20);
+
+/// The rooms while they are open.
+pub(super) struct Opened {
+    pub(super) array: Listeners,
+    /// Counts the connections that the program has sent to the rooms.
+    pub(super) came: Counter,
+}
+
+impl Opened {
+    /// # Errors
+    /// This process may not make such maps.
+    pub(super) fn new(rooms: u32) -> Result<Opened> {
+        Ok(Opened {
+            array: Listeners::new(rooms)?,
+            came: Counter::new()?,
+        })
+    }
+
+    pub(super) fn came(&self) -> usize {
+        self.came.count() as usize
+    }
+
+    /// All of them are open already.
+    pub(super) fn know(&self, rooms: &[Room]) -> Result<()> {
+        put_all(&self.array, rooms).context("a waiting room can't be put into a map")
+    }
+}
 
 /// The listeners of the service in one group.
 pub(super) struct Preferred {

@@ -188,6 +188,7 @@ impl Rooms {
     ) -> Vec<Tended> {
         let before = std::mem::take(&mut self.figures);
         self.compare(there, waiting);
+        self.await_no_handshake_before();
         let tended = (0..self.groups.len()).map(|number| {
             let mut waiting = waiting[number];
             if waited[number] > 0 || self.groups[number].letting_go.is_some() || waiting == 0 {
