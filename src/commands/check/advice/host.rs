@@ -225,7 +225,7 @@ fn bugs(host: &Host) -> Option<Advice> {
         return None;
     }
     let text = format!(
-        "with --syn park: this kernel's release has bugs in moving connections, unless its distribution has mended \
+        "with --syn park: this kernel's release may have bugs in moving connections, unless its distribution has mended \
          them: {}",
         bugs.join(", ")
     );
