@@ -51,7 +51,7 @@ BUILT ?= target/release/syngate
 # What the build, the demo and the tests need of Debian; see tests/ci/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bash-completion binutils bsdutils busybox-static cron curl dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind zsh
+TEST_PACKAGES := apache2 bash-completion binutils bsdutils busybox-static cron curl dovecot-imapd dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postfix postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind varnish zsh
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := build-essential debhelper git
 DIST_PACKAGES := binutils debootstrap iproute2 jq python3-venv util-linux

@@ -77,7 +77,7 @@ impl Load {
         self
     }
 
-    /// What it asks, of a service that does not speak HTTP: `redis`, `postgres`. Not for connections that are
+    /// What it asks, of a service that does not speak HTTP: `redis`, `postgres`, `ssh`, `smtp`, `imap`. Not for connections that are
     /// kept alive.
     pub fn ask(self, protocol: &str) -> Self {
         self.with("--ask", protocol)

@@ -14,6 +14,12 @@ pub enum Ask {
     Postgres,
     /// What is no version of the protocol, after which sshd names its own and closes
     Ssh,
+    /// QUIT
+    Smtp,
+    /// LOGOUT
+    Imap,
+    /// GET /-/healthy, as of prometheus, which has nothing at /
+    Healthy,
 }
 
 /// A length of 41 with itself, the version 3.0 of the protocol, names and values; a query; the end
@@ -29,6 +35,9 @@ impl Ask {
             Ask::Redis => b"PING\r\nQUIT\r\n",
             Ask::Postgres => SELECT_1,
             Ask::Ssh => b"quit\r\n",
+            Ask::Smtp => b"QUIT\r\n",
+            Ask::Imap => b"a LOGOUT\r\n",
+            Ask::Healthy => b"GET /-/healthy HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n",
         }
     }
 
@@ -36,11 +45,15 @@ impl Ask {
     pub fn verdict(self, answer: &Answer, closed: bool) -> Verdict {
         let bytes = answer.bytes();
         let (wanted, refusal) = match self {
-            Ask::Http => return answer.verdict(closed),
+            Ask::Http | Ask::Healthy => return answer.verdict(closed),
             Ask::Redis => (&b"+PONG\r\n+OK\r\n"[..], b'-'),
             Ask::Postgres => (&b"C\0\0\0\rSELECT 1\0"[..], b'E'),
             // "Exceeded MaxStartups"
             Ask::Ssh => (&b"SSH-2.0-"[..], b'E'),
+            // "421 Service not available"
+            Ask::Smtp => (&b"221 2.0.0 "[..], b'4'),
+            // It may greet with "* BYE".
+            Ask::Imap => (&b"a OK "[..], b'*'),
         };
         if contains(bytes, wanted) {
             return Verdict::Good;
@@ -79,6 +92,15 @@ mod tests {
         assert_eq!(verdict(Ask::Redis, b"+PONG\r\n+OK\r\n"), Verdict::Good);
         assert_eq!(verdict(Ask::Redis, b"+PONG\r\n"), Verdict::Short);
         assert_eq!(verdict(Ask::Ssh, b"SSH-2.0-OpenSSH_9.2\r\n"), Verdict::Good);
+        assert_eq!(
+            verdict(Ask::Smtp, b"220 x\r\n221 2.0.0 Bye\r\n"),
+            Verdict::Good
+        );
+        assert_eq!(verdict(Ask::Smtp, b"220 x\r\n"), Verdict::Short);
+        assert_eq!(
+            verdict(Ask::Imap, b"* OK x\r\n* BYE\r\na OK bye\r\n"),
+            Verdict::Good
+        );
         let row = b"R\0\0\0\x08\0\0\0\0C\0\0\0\rSELECT 1\0Z\0\0\0\x05I";
         assert_eq!(verdict(Ask::Postgres, row), Verdict::Good);
         assert_eq!(verdict(Ask::Postgres, &row[..9]), Verdict::Short);
