@@ -55,6 +55,7 @@ pub use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 pub use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 
 use crate::cli::Parsed;
+use crate::process::signals::Signals;
 use crate::tell::say::{Level, Say, styled};
 use crate::words::exit::Exit;
 
@@ -139,7 +140,9 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
     }
 }
 
-/// What a run's ending means for a service that was named. A bug in that does not change how the run has ended.
+/// What a run's ending means for a service that was named. Neither a bug in that nor a signal changes how the run has
+/// ended: a signal ends the questions.
 fn tell_after(tell: impl FnOnce()) {
+    Signals::block_once_more();
     let _ = catch_unwind(AssertUnwindSafe(tell));
 }

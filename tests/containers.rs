@@ -9,7 +9,8 @@ use std::process::Stdio;
 
 use harness::named::{by_name, long_form, program, refused};
 use harness::{SOON, SYNGATE, report_in, words};
-use testkit::{Host, Load, LoadReport, Pair, Ran, SERVER};
+use nix::sys::signal::Signal;
+use testkit::{Host, Load, LoadReport, Pair, Ran, SERVER, wait_until};
 
 /// podman on a host. All that it keeps is in the host's directory.
 struct Podman<'a> {
@@ -392,6 +393,21 @@ fn who_is_asked_is_found_out_without_asking() {
     assert_eq!(asked(&named), [false, false]);
     host.must(words("mkdir -p /run/elsewhere/libpod"));
     assert_eq!(asked(&named), [false, true]);
+    // podman 6 reads drop-ins.
+    host.own_etc().unwrap();
+    host.must(words("rm -rf /etc/containers /run/elsewhere"));
+    host.must(words(
+        "mkdir -p /etc/containers/storage.conf.d /run/elsewhere",
+    ));
+    let drop_in = format!(
+        "cp {} /etc/containers/storage.conf.d/10-ours.conf",
+        config.display()
+    );
+    host.must(words(&drop_in));
+    assert_eq!(asked("ASK"), [false, false]);
+    host.must(words("mkdir /run/elsewhere/libpod"));
+    assert_eq!(asked("ASK"), [false, true]);
+    host.must(words("rm -r /etc/containers"));
     // A `docker` that is podman.
     let script = "#!/bin/sh\ntouch /run/asked-docker; exit 1 # exec podman\n";
     program(host, "docker", script);
@@ -458,6 +474,30 @@ fn a_container_that_can_t_be_looked_up_at_last_is_not_told_to_be_gone() {
         let last = ran.stderr.lines().last().unwrap();
         assert!(last.starts_with(says), "{says}: {ran:?}");
     }
+}
+
+/// The run is over: how it has ended stays, however long docker takes to tell what became of the container.
+#[test]
+fn a_signal_at_last_does_not_change_the_exit_status() {
+    let host = &Host::new().unwrap();
+    let up = printed(host, "docker-loopback");
+    let docker = format!("[ -e /run/is-over ] && {{ touch /run/asked; exec sleep 100; }}; {up}");
+    engines(host, &docker, NO_PODMAN);
+    let mut call = host.command(SYNGATE);
+    call.args(words(
+        "--container web --listen-netns 1 --ready-timeout 0 --syn drop --drain 0 -- sh -c",
+    ));
+    let own = host.dir().join("bin").display().to_string();
+    call.env("PATH", format!("{own}:{}", std::env::var("PATH").unwrap()));
+    let call = call.arg("touch /run/is-over; exit 3");
+    let mut run = host.spawn(call.stderr(Stdio::piped())).unwrap();
+    let asked = || host.sh("test -e /run/asked").unwrap().ok();
+    wait_until(SOON, "the last question", asked).unwrap();
+    run.signal(Signal::SIGTERM).unwrap();
+    let ran = Ran::from(run.output().unwrap());
+    assert_eq!(ran.code(), 3, "{ran:?}");
+    let says = "docker could not be asked: a signal has ended the question";
+    assert!(ran.stderr.trim_end().ends_with(says), "{ran:?}");
 }
 
 #[test]

@@ -294,6 +294,19 @@ fn a_push_installs_and_reloads_or_says_nothing() {
     unnoticed(load);
 }
 
+/// cron mails what is on stderr, and the line of contrib throws stdout away.
+#[test]
+fn a_push_whose_reload_may_have_failed_warns_on_stderr() {
+    let site = Site::pushing();
+    site.settings("RELOAD", "'syngate --port 80 --syn auto --reload -- true'");
+    site.source(&config("two").text());
+    let ran = site.push();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    one_line(&ran.stdout, &["haproxy.cfg", "installed"]);
+    let warning = "syngate: warning: nothing changed on 80 within 3s of COMMAND's exit: ";
+    one_line(&ran.stderr, &[warning]);
+}
+
 #[test]
 fn a_push_that_can_t_be_made_changes_nothing() {
     let site = Site::pushing();

@@ -107,6 +107,33 @@ fn nobody_notices_a_reload_of_nginx_by_its_name() {
     );
 }
 
+/// It is none of those that are known to reload in place.
+#[test]
+fn a_reload_by_name_that_nothing_shows_is_warned_of() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    let script = "DAEMON=/usr/bin/redis-server\ncase $1 in\nreload) ;;\nesac\n";
+    init_script(host, "web", script);
+    let mut redis = host.command("redis-server");
+    let _redis = host
+        .spawn(redis.args(words("--port 80 --daemonize no --dir /run")))
+        .unwrap();
+    host.wait_listen(80).unwrap();
+    let ran = by_name(host, "reload web -q");
+    done(&ran);
+    let says = "syngate: warning: nothing changed on 80 within 3s of COMMAND's exit: ";
+    assert!(ran.stderr.contains(says), "{ran:?}");
+    // For one that is, its profile says so.
+    host.must([
+        "sh",
+        "-c",
+        "rm -rf /etc/syngate; mkdir /etc/syngate && echo settle=0s >/etc/syngate/web.conf",
+    ]);
+    let ran = by_name(host, "reload web -q");
+    done(&ran);
+    assert_eq!(ran.stderr, "");
+}
+
 /// As cron calls it.
 #[test]
 fn under_a_short_path_it_finds_what_it_needs() {

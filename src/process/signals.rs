@@ -57,6 +57,12 @@ pub(crate) fn has_come() -> bool {
     caught.any(|signal| pending.contains(signal))
 }
 
+/// Whether a signal that asks to stop has come and waits, since it is blocked.
+pub(crate) fn wants_to_end() -> bool {
+    let pending = sys::pending();
+    STOPPING.into_iter().any(|signal| pending.contains(signal))
+}
+
 impl Signals {
     /// Blocks them. Those that the caller has had ignored (`nohup`) stay ignored: if they were blocked, they
     /// would arrive.
@@ -94,6 +100,15 @@ impl Signals {
         STOPPING.into_iter().for_each(sys::forget_pending);
         let stopping: SigSet = STOPPING.into_iter().collect();
         let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&stopping), None);
+    }
+
+    /// Has them wait again, once the run is over, so that the process ends as the run has ended. What still waits for a
+    /// program asks [`wants_to_end`].
+    pub(crate) fn block_once_more() {
+        let stopping: SigSet = { STOPPING.into_iter() }
+            .filter(|signal| !sys::ignored_at_exec(*signal))
+            .collect();
+        let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stopping), None);
     }
 
     /// The signal mask that syngate was started with. COMMAND gets it.

@@ -65,7 +65,15 @@ impl Question {
     /// # Errors
     /// It has failed, or takes too long.
     pub(crate) fn wait(self) -> Result<String> {
-        let exit = self.systemctl.child().wait(self.give_up, || false);
+        self.wait_unless(|| false)
+    }
+
+    /// The same, until `stop` says not to wait any longer.
+    ///
+    /// # Errors
+    /// It has failed, or takes too long.
+    pub(crate) fn wait_unless(self, stop: impl Fn() -> bool) -> Result<String> {
+        let exit = self.systemctl.child().wait(self.give_up, stop);
         self.printed(exit)
     }
 
@@ -77,6 +85,7 @@ impl Question {
                 let why = printed.lines().next_back();
                 bail!("systemctl: {}", why.unwrap_or("it has failed").trim())
             }
+            None if Instant::now() < self.give_up => bail!("systemctl: it was not waited for"),
             None => bail!("systemctl: no answer within {ANSWERS_WITHIN:?}"),
         }
     }

@@ -62,7 +62,7 @@ impl Run<'_> {
             check_said: self.world.check_said(),
         });
         if ending.outcome == Outcome::Ok {
-            self.warn_of_no_change(&state.facts, log.as_deref());
+            self.tell_of_no_change(&state.facts, log.as_deref());
         }
         let told = usize::from(ending.outcome == Outcome::ActionFailed);
         let failures = account.failures.into_iter().skip(told);
@@ -75,10 +75,23 @@ impl Run<'_> {
         ending
     }
 
-    /// The exit status of many a reload does not tell that it has failed.
-    fn warn_of_no_change(&mut self, facts: &Facts, log: Option<&str>) {
+    /// The exit status of many a reload does not tell that it has failed. That new processes are missing tells it, unless
+    /// none are expected.
+    fn tell_of_no_change(&mut self, facts: &Facts, log: Option<&str>) {
         let within = humantime::format_duration(SETTLE_PATIENCE);
         let log = log.unwrap_or("the service's log");
+        let service = self.plan.by_name.as_ref();
+        let unchanged = facts.same.union(&facts.unchanged);
+        let in_place = service.filter(|one| one.reloads_in_place && !unchanged.is_empty());
+        if let Some(service) = in_place {
+            self.say.result(&format!(
+                "{} reloads in place: the same processes listen on {} as before ({log} tells whether they \
+                 took the new configuration)",
+                service.name,
+                unchanged.brief()
+            ));
+            return;
+        }
         let ports = [
             (&facts.same, "the same processes listen as before"),
             (&facts.unchanged, "the listeners are the same as before"),

@@ -68,6 +68,7 @@ mod commands {
         mod spot;
     }
     mod restart {
+        mod in_place;
         mod listening;
         mod precheck;
         mod script;

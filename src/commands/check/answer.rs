@@ -1,8 +1,27 @@
 //! The answer, before all that it follows from: whether syngate can gate this here, and by which action. Pure.
 
-use super::findings::Findings;
+use super::findings::{Answer, Findings};
 use crate::commands::restart::Stands;
 use crate::words::ports::PortSet;
+
+/// What `--json` has of it.
+pub(super) fn answered(findings: &Findings) -> Answer {
+    let can = findings.refusal.is_none();
+    let call = match (&findings.name, &findings.wanted) {
+        (Some(stands), _) => Some(format!("syngate restart {}", stands.name)),
+        (None, Some(ports)) => {
+            let served = ports.minus(&deserted(findings, ports));
+            let call = || format!("syngate --port {served} --syn auto -- COMMAND");
+            (!served.is_empty()).then(call)
+        }
+        (None, None) => None,
+    };
+    Answer {
+        can,
+        text: answer(findings),
+        call: call.filter(|_| can),
+    }
+}
 
 /// One line.
 pub(super) fn answer(findings: &Findings) -> String {
@@ -127,7 +146,14 @@ mod tests {
         let yes =
             "yes for 80, but nobody listens on 443 (a typo?): --port 80 --syn auto does it by hold";
         assert!(answer(&found).starts_with(yes), "{}", answer(&found));
+        let call = answered(&found).call;
+        assert_eq!(call.unwrap(), "syngate --port 80 --syn auto -- COMMAND");
+        found.listeners = Some(Vec::new());
+        assert_eq!(answered(&found).call, None, "there is nothing to restart");
+        found.listeners = Some(vec![listens_on(80)]);
         found.refusal = Some("it needs root".to_owned());
+        let cannot = answered(&found);
+        assert_eq!((cannot.can, cannot.call), (false, None));
         assert_eq!(
             answer(&found),
             "no: no gate can be closed here: it needs root"

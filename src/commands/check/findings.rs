@@ -13,11 +13,23 @@ use crate::kernel::support::Support;
 use crate::process::lock::{LocksOf, directory_in_use, roll};
 use crate::words::ports::PortSet;
 
+/// Whether a gate can be closed here, and what restarts the service then.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Answer {
+    pub(super) can: bool,
+    /// The line that people see first.
+    pub(super) text: String,
+    /// Null: no gate can be closed, or there is nothing to restart.
+    pub(super) call: Option<String>,
+}
+
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     pub(crate) version: u32,
     pub(crate) syngate: &'static str,
+    /// What follows from the rest: it is the last to be filled in.
+    pub(super) answer: Answer,
     /// What `--backend auto` takes; null if no gate can be closed.
     pub(crate) backend: Option<AutoBackend>,
     /// Why no gate can be closed.
@@ -61,6 +73,7 @@ impl Findings {
         Findings {
             version: 1,
             syngate: env!("CARGO_PKG_VERSION"),
+            answer: Answer::default(),
             advice,
             backend,
             refusal,
@@ -158,6 +171,7 @@ pub(super) mod tests {
         Findings {
             version: 1,
             syngate: "0",
+            answer: Answer::default(),
             backend: host.backend().ok(),
             refusal: None,
             hold: host.holding(),

@@ -16,6 +16,7 @@ mod rules;
 pub(crate) mod service;
 mod show;
 
+use self::answer::answered;
 use self::findings::Findings;
 use crate::cli::CheckArgs;
 use crate::commands::restart::stands;
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &CheckArgs, say: &Say) -> Exit {
     if let Some(stands) = stands {
         findings.name(stands);
     }
+    findings.answer = answered(&findings);
     let text = if args.json {
         let json = serde_json::to_string_pretty(&findings).expect("all of it has a form in JSON");
         format!("{json}\n")

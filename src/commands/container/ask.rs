@@ -10,6 +10,7 @@ use super::engines::{Askable, askable};
 use super::inspect::Container;
 use crate::process::beside::Beside;
 use crate::process::environment::environment;
+use crate::process::signals::wants_to_end;
 use crate::words::container::{ContainerName, Engine};
 use crate::words::ended::CommandExit;
 use crate::words::meant::{meant, question};
@@ -178,6 +179,9 @@ fn ask(engine: Engine, name: &str, within: Duration) -> Result<Answer> {
             return Ok(Answer::Known(Box::new(container)));
         }
         Some(NO_PROGRAM) => return Ok(Answer::NotInstalled),
+        None if wants_to_end() => {
+            return Ok(Answer::Failed("a signal has ended the question".to_owned()));
+        }
         None => {
             return Ok(Answer::Failed(format!("no answer within {within:?}")));
         }
@@ -213,7 +217,7 @@ fn run(line: &str, within: Duration) -> Result<(Option<CommandExit>, Vec<u8>)> {
     let mask = SigSet::thread_get_mask().context("the signal mask")?;
     let program = Beside::ask(OsStr::new(line), &environment(&new_id()), &mask);
     let program = program.context("sh can't be started")?;
-    let exit = program.child().wait(Instant::now() + within, || false);
+    let exit = { program.child() }.wait(Instant::now() + within, wants_to_end);
     if exit.is_none() {
         program.kill(KILLED_WITHIN);
     }

@@ -76,19 +76,36 @@ fn without_storage() -> Option<String> {
         uid: geteuid().as_raw(),
         variable: &variable,
         text: &text,
+        names: &names,
     };
-    let Some(storage) = asker.storage() else {
+    let storages = asker.storages();
+    if storages.is_empty() {
         return Some("the user has no home (HOME)".to_owned());
-    };
+    }
     // Other programs, as buildah, may share the folder. What can't be looked at may be there.
-    let is_there = |name: &str| storage.join(name).try_exists().unwrap_or(true);
-    let has_none = !["libpod", "db.sql"].iter().any(|name| is_there(name));
-    has_none.then(|| format!("it has no containers in {}", storage.display()))
+    let has = |storage: &PathBuf| {
+        ["libpod", "db.sql"]
+            .iter()
+            .any(|name| storage.join(name).try_exists().unwrap_or(true))
+    };
+    let has_some = storages.iter().any(has);
+    let folders: Vec<String> = storages
+        .iter()
+        .map(|one| one.display().to_string())
+        .collect();
+    (!has_some).then(|| format!("it has no containers in {}", folders.join(" or ")))
 }
 
 fn variable(name: &str) -> Option<String> {
     let value = env::var_os(name)?.to_string_lossy().into_owned();
     (!value.is_empty()).then_some(value)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }
 
 fn text(file: &Path) -> Option<String> {

@@ -20,6 +20,7 @@ use crate::kernel::sockets::holders::{Holder, file_of};
 use crate::kernel::sockets::{Looks, Sample, Want};
 use crate::process::environment::environment;
 use crate::process::own_unit::booted;
+use crate::process::signals::wants_to_end;
 use crate::process::systemctl::{Question, read};
 use crate::words::command_line::command_line;
 use crate::words::ports::PortSet;
@@ -150,7 +151,7 @@ pub(super) fn state_of(unit: &str) -> Option<String> {
 fn ask(name: &str) -> Result<Option<Answer>> {
     let mask = SigSet::thread_get_mask().context("the signal mask")?;
     let question = Question::ask(name, &environment(&new_id()), &mask);
-    let said = question.and_then(|question| read(&question.wait()?));
+    let said = question.and_then(|question| read(&question.wait_unless(wants_to_end)?));
     match said {
         Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_missing())),
         // Where another init runs, systemctl may be there, and knows nothing.
