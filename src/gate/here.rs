@@ -47,7 +47,7 @@ impl Who {
 /// Seconds of CLOCK_MONOTONIC.
 pub(crate) fn up() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| now.tv_sec().unsigned_abs())
+    now.map_or(0, |now| Duration::from(now).as_secs())
 }
 
 /// Seconds since 1970.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
 };
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 use rustls::crypto::ring::default_provider;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
@@ -158,7 +158,7 @@ impl Marked {
         let made = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         // Without CAP_NET_ADMIN it waits as others do.
         let _ = setsockopt(&made, sockopt::Mark, &self.0);
-        let within = TimeVal::new(ANSWERS_WITHIN.as_secs() as i64, 0);
+        let within = TimeVal::seconds(ANSWERS_WITHIN.as_secs() as i64);
         setsockopt(&made, sockopt::SendTimeout, &within)?;
         connect(made.as_fd().as_raw_fd(), &SockaddrStorage::from(to))?;
         Ok(made.into())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::process::files::open_files;
@@ -11,6 +11,8 @@ use crate::words::limit::Limit;
 
 /// stdin, stdout and stderr.
 const STREAMS: u64 = 3;
+
+const NO_LIMIT: u64 = u64::MAX;
 
 /// The least stack and memory. With less, the kernel ends syngate when it needs more.
 pub(crate) const LEAST_STACK: u64 = 1 << 20;
@@ -51,9 +53,23 @@ pub(crate) fn too_small() -> Option<String> {
     least
         .into_iter()
         .find_map(|(resource, least, what, option)| {
-            let (limit, _) = getrlimit(resource).ok()?;
+            let (limit, _) = limits(resource).ok()?;
             told(limit, least, what, option)
         })
+}
+
+/// The soft and the hard limit. [`NO_LIMIT`]: there is none.
+fn limits(resource: Resource) -> nix::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(resource)?;
+    Ok((wide(soft), wide(hard)))
+}
+
+#[allow(clippy::useless_conversion)] // rlim_t has 32 bits on 32-bit machines
+fn wide(limit: rlim_t) -> u64 {
+    match limit {
+        RLIM_INFINITY => NO_LIMIT,
+        limit => limit.into(),
+    }
 }
 
 fn told(limit: u64, least: u64, what: &str, option: &str) -> Option<String> {
@@ -65,7 +81,7 @@ fn told(limit: u64, least: u64, what: &str, option: &str) -> Option<String> {
 
 /// Whether a run could not open the files that it needs. One line for the user.
 pub(crate) fn too_few_files() -> Option<String> {
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let (limit, _) = limits(Resource::RLIMIT_NOFILE).ok()?;
     // The listing itself is among them.
     let open = open_files().len() as u64 + STREAMS - 1;
     (limit < open + LEAST_FILES).then(|| {
@@ -84,13 +100,13 @@ pub(crate) fn allow_files(needed: u64) -> Result<(), String> {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return Ok(());
     };
-    if hard < needed {
+    if wide(hard) < needed {
         return Err(format!(
             "needs {needed} open files, and the hard limit is {hard} (ulimit -Hn, LimitNOFILE=)"
         ));
     }
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Err(error) if soft < needed => Err(format!(
+        Err(error) if wide(soft) < needed => Err(format!(
             "needs {needed} open files, and the limit is {soft}: setrlimit: {}",
             error.desc()
         )),
@@ -107,8 +123,8 @@ pub(crate) struct CpuTime {
 
 impl CpuTime {
     pub(crate) fn limited() -> CpuTime {
-        let limit = getrlimit(Resource::RLIMIT_CPU).map_or(RLIM_INFINITY, |(_, hard)| hard);
-        let limit = (limit != RLIM_INFINITY).then(|| Duration::from_secs(limit));
+        let limit = limits(Resource::RLIMIT_CPU).map_or(NO_LIMIT, |(_, hard)| hard);
+        let limit = (limit != NO_LIMIT).then(|| Duration::from_secs(limit));
         CpuTime {
             opens_at: limit.map(|limit| limit - CPU_LEFT.min(limit / CPU_SHARE)),
         }
@@ -131,7 +147,7 @@ mod tests {
         let line = told(320 << 10, LEAST_STACK, "stack", "ulimit -s").unwrap();
         assert!(line.contains("320 KiB") && line.contains("1 MiB"), "{line}");
         assert_eq!(told(LEAST_STACK, LEAST_STACK, "stack", ""), None);
-        assert_eq!(told(RLIM_INFINITY, LEAST_MEMORY, "memory", ""), None);
+        assert_eq!(told(NO_LIMIT, LEAST_MEMORY, "memory", ""), None);
     }
 
     #[test]

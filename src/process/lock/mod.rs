@@ -178,7 +178,7 @@ impl Lock {
 
     /// A holder of a part of the range; `None`: the lock has just been released.
     fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<LockHolder>> {
-        let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+        let [first, last] = [*range.start(), *range.end()].map(libc::off_t::from);
         let lock = lock_in(&self.file, libc::F_WRLCK, first, last)?;
         Ok(lock.map(|(holder, _, _)| holder))
     }
@@ -207,8 +207,8 @@ fn record(range: &RangeInclusive<u16>, kind: i32) -> libc::flock {
     libc::flock {
         l_type: kind as i16,
         l_whence: libc::SEEK_SET as i16,
-        l_start: i64::from(*range.start()),
-        l_len: range.len() as i64,
+        l_start: libc::off_t::from(*range.start()),
+        l_len: range.len() as libc::off_t,
         l_pid: 0,
     }
 }

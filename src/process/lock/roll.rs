@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use nix::libc::{self, off_t};
 
 use super::file::{LocksOf, file_name, id_of};
 use crate::process::cmdline::call_of;
@@ -88,7 +88,7 @@ pub(crate) fn ports_of_runs(directory: &Path) -> PortSet {
 
 pub(super) fn roll_of(of: LocksOf, file: &File, directory: &Path) -> io::Result<Roll> {
     let mut held = Vec::new();
-    locks_between(file, 1, i64::from(u16::MAX), &mut held)?;
+    locks_between(file, 1, off_t::from(u16::MAX), &mut held)?;
     Ok(Roll {
         file: Some(id_of(&file.metadata()?)),
         living: by_run(of, held, directory),
@@ -121,8 +121,8 @@ fn by_run(
 /// turn.
 fn locks_between(
     file: &File,
-    first: i64,
-    last: i64,
+    first: off_t,
+    last: off_t,
     held: &mut Vec<(LockHolder, RangeInclusive<u16>)>,
 ) -> io::Result<()> {
     if first > last {
@@ -141,9 +141,9 @@ fn locks_between(
 pub(super) fn lock_in(
     file: &File,
     kind: i32,
-    first: i64,
-    last: i64,
-) -> io::Result<Option<(LockHolder, i64, i64)>> {
+    first: off_t,
+    last: off_t,
+) -> io::Result<Option<(LockHolder, off_t, off_t)>> {
     let mut asked = libc::flock {
         l_type: kind as i16,
         l_whence: libc::SEEK_SET as i16,
@@ -160,7 +160,7 @@ pub(super) fn lock_in(
         run: noted_run(file, asked.l_start as u16).unwrap_or_default(),
     };
     let end = match asked.l_len {
-        0 => i64::MAX - 1, // Up to the end of the file, even if that grows.
+        0 => off_t::MAX - 1, // Up to the end of the file, even if that grows.
         length => asked.l_start + length - 1,
     };
     Ok(Some((holder, asked.l_start, end)))
