@@ -66,7 +66,7 @@ fn the_first_that_can_be_done_is_taken_and_the_others_are_told_of() {
         let passed = not_taken(&outcome);
         let names: Vec<&str> = passed.iter().map(|(action, _)| &**action).collect();
         assert_eq!(names, [first, "hold"]);
-        assert!(outcome.stderr.contains("SYNs are dropped"), "{outcome:?}");
+        assert!(outcome.stderr.contains("drops SYNs"), "{outcome:?}");
     }
     assert_eq!(listeners(), before);
 }

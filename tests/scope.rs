@@ -430,7 +430,7 @@ while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).s
     );
     let _proxy = python(server, &proxy);
     let ask = "exec python3 -c \"import socket; k = socket.create_connection(('127.0.0.1', 8080)); \
-               k.settimeout(1); assert k.recv(9)\"";
+               k.settimeout(4); assert k.recv(9)\"";
     let check = ["--ready-check", ask];
     let outcome = shut("--ready-timeout 5s").args(check).run(["true"]);
     let told = "--ready-check may wait for the gate: python3";
