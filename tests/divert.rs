@@ -854,7 +854,7 @@ fn what_can_not_be_asked() {
     );
     assert!(
         all.stderr
-            .contains("--to names the addresses that both hosts have"),
+            .contains("give --to the addresses that both hosts have"),
         "{all:?}"
     );
     // Nobody is there.
