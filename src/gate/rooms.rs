@@ -38,6 +38,14 @@ pub(crate) const STANDS_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// The guard can't be told or killed.
 pub(crate) fn hand_over(guard: &RoomGuard) -> Result<()> {
+    hand_one_over(guard)?;
+    // As it was told, it may have been giving its rooms to another guard, and have ended by that.
+    let mut all = guards().into_iter();
+    let follower = all.find(|other| other.orders.run == guard.orders.run);
+    follower.map_or(Ok(()), |follower| hand_one_over(&follower))
+}
+
+fn hand_one_over(guard: &RoomGuard) -> Result<()> {
     for signal in [HAND_OVER, Signal::SIGKILL] {
         tell(guard, signal)?;
         // It may have been stopped.
