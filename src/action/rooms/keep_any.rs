@@ -58,33 +58,37 @@ impl Rooms {
         let Some(lent) = self.lent.as_ref().filter(|_| !self.is_calm()) else {
             return;
         };
-        let mut claimed = Vec::new();
+        let mut claims = Vec::new();
         for group in self.groups.iter().filter(|group| group.lent) {
             let listeners = group.listeners(there);
             let first = listeners.first().filter(|l| !lent.has(l.id.cookie));
             if let Some(listener) = first.filter(|_| lent.owner(&group.place).is_none()) {
                 let unit = self.unit_at(&group.place, &there.listeners);
-                // Else it is tried again at the next look.
-                let _ = lent.claim(&group.place, listener.id.cookie, unit);
-                claimed.push((group.place.clone(), listener.id.cookie));
+                claims.push((group.place.clone(), listener.id.cookie, unit));
             }
         }
-        if !claimed.is_empty() {
-            self.free_where_closed(&claimed);
-        }
+        // One that fails is tried again at the next look.
+        self.claim(&claims);
     }
 
-    /// The socket may have closed before it got the place. Nothing would have the place free again then.
-    fn free_where_closed(&mut self, claimed: &[(Place, u64)]) {
-        // Without a look, it is none of the service's after a moment, as any other that does not listen.
+    /// The sockets with these cookies have the places, and set the option themselves.
+    fn claim(&mut self, claims: &[(Place, u64, Option<u64>)]) {
+        let Some(lent) = self.lent.as_ref().filter(|_| !claims.is_empty()) else {
+            return;
+        };
+        for (place, cookie, unit) in claims {
+            let _ = lent.claim(place, *cookie, *unit);
+        }
+        // A socket may have closed before it got the place. Nothing would have the place free again then. Without a look,
+        // it is none of the service's after a moment, as any other that does not listen.
         let Ok(there) = self.look(false) else {
             return;
         };
-        let closed = claimed.iter().filter(|(_, cookie)| {
+        let closed = claims.iter().filter(|(_, cookie, _)| {
             let mut listeners = there.listeners.iter();
             !listeners.any(|l| l.id.cookie == *cookie)
         });
-        for (place, cookie) in closed {
+        for (place, cookie, _) in closed {
             self.lent.iter().for_each(|lent| lent.free(place, *cookie));
         }
     }
@@ -95,7 +99,7 @@ impl Rooms {
         let Some(lent) = &self.lent else {
             return;
         };
-        let (of_unit, mut claimed) = (self.of_unit, Vec::new());
+        let (of_unit, mut claims) = (self.of_unit, Vec::new());
         for group in self.groups.iter_mut().filter(|group| group.lent) {
             let refused = lent.refused(&group.place);
             let Some(started) = group.bound.newly_refused(refused) else {
@@ -110,15 +114,12 @@ impl Rooms {
                 holders.any(|holder| holder.started == ticks(started))
             };
             if let Some(listener) = listener.filter(has) {
-                // Else it is refused once more.
                 let unit = listener.cgroup.filter(|_| of_unit);
-                let _ = lent.claim(&group.place, listener.id.cookie, unit);
-                claimed.push((group.place.clone(), listener.id.cookie));
+                claims.push((group.place.clone(), listener.id.cookie, unit));
             }
         }
-        if !claimed.is_empty() {
-            self.free_where_closed(&claimed);
-        }
+        // Where one fails, the process is refused once more.
+        self.claim(&claims);
     }
 
     /// This process binds rooms or has copies of listeners, or does so no longer.

@@ -102,7 +102,7 @@ impl Rooms {
     }
 
     /// How many handshakes are still waited for.
-    fn still_moving(&mut self) -> usize {
+    pub(super) fn still_moving(&mut self) -> usize {
         if self.moving.is_over() {
             return 0;
         }

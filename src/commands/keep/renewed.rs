@@ -9,8 +9,8 @@ use anyhow::{Context, Error, Result};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execv};
 
-use crate::kernel::process_status::{status_of, value};
 use crate::kernel::room::known::guards;
+use crate::process::ancestry::parent;
 use crate::process::executable::executable;
 
 /// Why a keep stands by no longer.
@@ -33,8 +33,8 @@ pub(super) struct Inherited(Vec<Pid>);
 
 impl Inherited {
     pub(super) fn find() -> Inherited {
-        let me = std::process::id().to_string();
-        let is_child = |pid: &i32| value(&status_of(pid), "PPid:") == Some(&me);
+        let me = std::process::id() as i32;
+        let is_child = |pid: &i32| parent(*pid) == Some(me);
         let guards = guards().into_iter().map(|guard| guard.pid);
         Inherited(guards.filter(is_child).map(Pid::from_raw).collect())
     }

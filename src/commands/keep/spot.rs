@@ -27,8 +27,8 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// Whether clients have waited in a gap that no look has shown. Nobody waits now. Those whom a take-over has made wait
-    /// do not count, until a look has shown none of them.
+    /// Whether clients have waited in a gap that no look has shown. Nobody waits now. A take-over makes clients wait, too.
+    /// These do not count, until a look has shown none of them.
     pub(super) fn had_unseen_gap(&mut self) -> bool {
         let (had_waiters, was_taken_over) = (self.waited.waited() > 0, self.is_taken_over);
         self.is_taken_over &= had_waiters;

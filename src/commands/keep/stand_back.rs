@@ -1,6 +1,6 @@
 //! How a keep stands back from the ports of a run: the run does there what it does without a keep, and the other ports
-//! are kept meanwhile. In a gap the keep stays, also for the rest of a run that begins in the gap. So waiting
-//! connections reach the service whoever starts it, the run or somebody else.
+//! are kept meanwhile. In a gap the keep stays, also for the rest of a run that begins in the gap. The run
+//! or somebody else may start the service then: both ways the waiting connections reach it.
 
 use super::gap::End;
 use super::kept::{Kept, gap_of};

@@ -1,4 +1,4 @@
-//! `syngate status`: what is closed in this network namespace, by whom, until when.
+//! `syngate status` tells which gates are closed in this network namespace, who closed them, and until when.
 
 mod words;
 

@@ -6,7 +6,7 @@ use crate::kernel::instructions::Instruction::{
     JumpUnlessSame, Load, LoadWide, Modulo, Set, SetMap, Store, StoreValue, StoreWide, ToNetwork16,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
-use crate::kernel::instructions::{Helper, Instruction, Label};
+use crate::kernel::instructions::{Helper, Instruction, Label, Register};
 use nix::libc;
 use std::ops::Range;
 
@@ -108,14 +108,10 @@ pub(crate) fn note_connections(connections: i32, ports: &[u16]) -> Vec<Instructi
         Load(R2, R6, LOCAL_PORT),
         ToNetwork16(R2),
         Store(Stack, KEY, R2),
-        Load(R3, R6, FAMILY),
-        JumpUnlessEqual(R3, libc::AF_INET, V6),
-        Load(R2, R6, LOCAL_IP4),
-        Jump(OURS),
-        Here(V6),
-        Load(R2, R6, LAST_OF_LOCAL_IP6),
-        Here(OURS),
-        Store(Stack, KEY_ADDRESS, R2),
+    ]);
+    let address = (LOCAL_IP4, LAST_OF_LOCAL_IP6);
+    program.extend(note_address(R6, FAMILY, address, (V6, OURS)));
+    program.extend([
         JumpIfEqual(R7, STATE, FORGET),
         StoreValue(Stack, VALUE, 1),
         SetMap(R1, connections),
@@ -224,20 +220,34 @@ pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -
 }
 
 /// Notes the client of a connection that moves, and goes on with [`KNOWN`]. A packet of a client's comes behind that.
-fn client_of_moving() -> [Instruction; 12] {
-    [
+fn client_of_moving() -> Vec<Instruction> {
+    let mut program = vec![
         JumpIfEqual(R2, 0, PACKET),
         Load(R3, R2, SOCK_CLIENT_PORT),
         Store(Stack, KEY, R3),
-        Load(R3, R2, SOCK_FAMILY),
-        JumpUnlessEqual(R3, libc::AF_INET, MOVES_V6),
-        Load(R3, R2, SOCK_CLIENT_IP4),
-        Jump(ADDRESS),
-        Here(MOVES_V6),
-        Load(R3, R2, SOCK_LAST_OF_CLIENT_IP6),
-        Here(ADDRESS),
+    ];
+    let address = (SOCK_CLIENT_IP4, SOCK_LAST_OF_CLIENT_IP6);
+    program.extend(note_address(R2, SOCK_FAMILY, address, (MOVES_V6, ADDRESS)));
+    program.push(Jump(KNOWN));
+    program
+}
+
+/// The last four bytes of a client's address, from a structure of the kernel's to the key.
+fn note_address(
+    from: Register,
+    family: i16,
+    (v4, v6): (i16, i16),
+    (of_v6, noted): (Label, Label),
+) -> [Instruction; 8] {
+    [
+        Load(R3, from, family),
+        JumpUnlessEqual(R3, libc::AF_INET, of_v6),
+        Load(R3, from, v4),
+        Jump(noted),
+        Here(of_v6),
+        Load(R3, from, v6),
+        Here(noted),
         Store(Stack, KEY_ADDRESS, R3),
-        Jump(KNOWN),
     ]
 }
 
