@@ -1,6 +1,6 @@
 //! The times and limits that the manual names.
 
-use crate::action::rooms::{bound, handshakes, in_the_way, moved, resident};
+use crate::action::rooms::{bound, handshakes, in_the_way, moved, old_listeners, resident};
 use crate::action::{linger, list};
 use crate::commands::restart::{LARGEST_SCRIPT, MOST_PID_FILES};
 use crate::commands::{clear, container, keep};
@@ -75,6 +75,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Watchdog's patience", Time(watchdog::RETRY_EVERY)),
     ("Clear's look", Time(clear::LOOK_EVERY)),
     ("Parked, release", Time(handshakes::HANDSHAKES_FIRST)),
+    ("Parked, release", Number(old_listeners::MOST_COPIES as u64)),
     ("Parked, cleared", Time(rooms::HANDS_OVER_WITHIN)),
     ("Parked, cleared", Time(rooms::LOOK_EVERY)),
     (

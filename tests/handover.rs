@@ -452,6 +452,41 @@ fn a_failed_reload_changes_nothing_and_a_service_that_stays_away_is_told_of() {
     nothing_is_left(&host, 0);
 }
 
+/// The kernel resets a client whose handshake ends just as its listener is closed. So a listener that the service closes
+/// stays, until the run has seen that and its handshakes are over.
+#[test]
+fn a_listener_that_the_service_closes_stays_for_a_moment() {
+    for goes_on in [true, false] {
+        let host = Host::new().unwrap();
+        let server = Serve::on("0.0.0.0:80").reuseport();
+        let mut old = server.start(&host).unwrap();
+        let before = cookies(&host);
+        let mut latch = Latch::new(&host, "command");
+        let call = handover(&host, "");
+        let mut run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        let _new = server.start(&host).unwrap();
+        wait_looked(&host);
+        run.signal(Signal::SIGSTOP).unwrap();
+        old.signal(Signal::SIGKILL).unwrap();
+        old.wait().unwrap();
+        let stays = || before.iter().all(|old| cookies(&host).contains(old));
+        assert!(stays(), "{before:?} {:?}", cookies(&host));
+        let load = burst(&host);
+        if goes_on {
+            run.signal(Signal::SIGCONT).unwrap();
+        }
+        all_served(&load.finish().unwrap());
+        wait_until(SOON, "the end of the old listener", || !stays()).unwrap();
+        run.signal(Signal::SIGCONT).unwrap();
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "handover", "reset"), 0, "{outcome:?}");
+        nothing_is_left(&host, 1);
+    }
+}
+
 /// The program that stays must not keep connections from a listener that it does not know.
 #[test]
 fn a_listener_that_comes_after_a_double_kill_has_its_share() {

@@ -79,7 +79,11 @@ impl Listeners {
 
     /// Empties all places. The sockets may go into another array then.
     pub(crate) fn clear(&self) {
-        (0..self.size).for_each(|place| self.array.remove(place.to_ne_bytes()));
+        (0..self.size).for_each(|place| self.empty(place));
+    }
+
+    pub(crate) fn empty(&self, place: u32) {
+        self.array.remove(place.to_ne_bytes());
     }
 
     /// Puts a socket of a SO_REUSEPORT group into a place. The array does not keep it open.

@@ -20,7 +20,7 @@ const DECIDING: [&str; 7] = [
 ];
 
 /// What the path of something begins with that touches the machine.
-const EFFECTS: [&str; 30] = [
+const EFFECTS: [&str; 31] = [
     "Instant::now",
     "SystemTime::now",
     "crate::kernel::caps",
@@ -29,6 +29,7 @@ const EFFECTS: [&str; 30] = [
     "crate::kernel::nfqueue::Queue",
     "crate::kernel::nfqueue::others_hold",
     "crate::kernel::release",
+    "crate::kernel::room::copy",
     "crate::kernel::route::Routing",
     "crate::kernel::service_files",
     "crate::kernel::services",

@@ -23,6 +23,8 @@ pub(super) struct HandoverAction {
     gap: Gap,
     /// When to look for new listeners. `None`: the gate is open.
     next_look: Option<Instant>,
+    /// When to see whether the service has closed old ones.
+    next_check: Instant,
 }
 
 impl HandoverAction {
@@ -33,6 +35,7 @@ impl HandoverAction {
             max_held,
             gap: Gap::default(),
             next_look: Some(Instant::now()),
+            next_check: Instant::now(),
         }
     }
 
@@ -92,14 +95,24 @@ impl Action for HandoverAction {
     }
 
     fn due(&self) -> Option<Instant> {
-        self.next_look
+        let look = self.next_look?;
+        match self.rooms.borrow().outlasts_any() {
+            true => Some(look.min(self.next_check)),
+            false => Some(look),
+        }
     }
 
     /// Not news for the run: the rooms follow the service's listeners.
     fn news(&mut self, _: &mut Now) -> Option<Answer> {
         let began = Instant::now();
-        if self.next_look.is_some_and(|at| at <= began) {
-            let mut rooms = self.rooms.borrow_mut();
+        let mut rooms = self.rooms.borrow_mut();
+        let mut look = self.next_look.is_some_and(|at| at <= began);
+        if self.next_look.is_some() && self.next_check <= began {
+            look |= rooms.let_old_ones_close();
+            let now = Instant::now();
+            self.next_check = now + pause(now - began, WATCH_PAUSE);
+        }
+        if look {
             self.gap.note(&mut rooms);
             rooms.admit();
             rooms.tend();

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 
 use super::again::again;
-use super::groups::Rooms;
+use super::groups::{Group, Rooms};
 use super::passes::Passes;
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
 use crate::kernel::room::{Place, copy, reuseport};
@@ -24,6 +24,7 @@ impl Rooms {
         self.links.drain(..).for_each(Link::detach);
         self.passes = Passes::default();
         self.lend_nowhere();
+        self.groups.iter_mut().for_each(Group::close_copies);
         let there = again(|| self.everywhere()).or_else(|_| self.look(true));
         let there = there.unwrap_or_default();
         self.follow(&there);

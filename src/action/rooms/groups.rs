@@ -14,6 +14,7 @@ use super::bound::Bound;
 use super::figures::{Acted, Figures};
 use super::moving::Moving;
 use super::note::Note;
+use super::old_listener::OldListener;
 use super::passes::{NotedConnections, Passes};
 use crate::kernel::bpf::{Kind, Link, Program};
 use crate::kernel::instructions::Instruction;
@@ -107,6 +108,8 @@ pub(crate) struct Group {
     pub shelf: Option<Shelf>,
     /// Copies of the listeners that were there before, until the rooms are open.
     pub copies: Vec<OwnedFd>,
+    /// `--syn handover`: these listeners, which stay for a moment when the service has closed them.
+    pub(super) old: Vec<OldListener>,
     /// The same listeners, for programs.
     pub(super) before: Option<Listeners>,
     /// The new listener, which COMMAND and `--ready-check` reach while all others wait.
@@ -157,6 +160,7 @@ impl Group {
             place,
             shelf: None,
             copies: Vec::new(),
+            old: Vec::new(),
             before: None,
             asked: None,
             lent,

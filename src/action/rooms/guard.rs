@@ -23,9 +23,9 @@ use crate::decide::policy::Answer;
 use crate::gate::rooms::dissolve_of;
 use crate::kernel::bpf::Link;
 use crate::kernel::control_group;
-use crate::kernel::room::Shelf;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
 use crate::kernel::room::reuseport::{Bindings, Lent};
+use crate::kernel::room::{Shelf, Stowed};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Looks, Sample};
 use crate::kernel::sys;
@@ -93,6 +93,8 @@ struct Guarded {
     gave_back: bool,
     /// Of a dead keep.
     moves: Moves,
+    /// Copies of old listeners.
+    old: Vec<Stowed>,
 }
 
 /// Who does what is left to do.
@@ -170,6 +172,8 @@ impl Guarded {
 
     fn take_over(&mut self, until: Instant) -> Next {
         let deserted = Instant::now() + DESERTED;
+        // The run may hang, and no longer see which of them the service has closed.
+        self.old.drain(..).for_each(|copy| copy.close());
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
         self.rooms.know_listeners();
         if self.stays() {
@@ -332,6 +336,7 @@ impl Guarded {
             leaving: None,
             gave_back: false,
             moves: Moves::default(),
+            old: Vec::new(),
         };
         (guarded.rooms.run, guarded.rooms.who) = (orders.run.clone(), orders.who.clone());
         guarded.rooms.release_rate = orders.release_rate;
@@ -362,6 +367,7 @@ impl Guarded {
                 let note = orders.note.as_deref();
                 self.rooms.note = note.map(|path| Note::adopt(path, file));
             }
+            File::OldListener => self.old.push(Stowed::adopt(file)),
             File::Shelf | File::LentShelf => {
                 let shelf = Shelf::adopt(file)?;
                 let lent = kind == File::LentShelf;
@@ -391,6 +397,7 @@ mod tests {
             leaving: None,
             gave_back: false,
             moves: Moves::default(),
+            old: Vec::new(),
         };
         let (mut run, mut line) = UnixStream::pair().unwrap();
         // No room is open.

@@ -33,7 +33,7 @@ impl Rooms {
     }
 
     /// A guard does not know that count.
-    fn let_noted_end(&mut self, until: Instant) {
+    pub(super) fn let_noted_end(&mut self, until: Instant) {
         self.await_handshakes();
         while self.still_moving() > 0 && Instant::now() < until {
             std::thread::sleep(LOOK_EVERY);

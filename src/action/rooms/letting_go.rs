@@ -231,6 +231,7 @@ impl Rooms {
     /// The same for all groups that take new connections, and for good.
     pub(crate) fn hand_all_over(&mut self) {
         self.stands_by = false;
+        self.groups.iter_mut().for_each(Group::close_copies);
         let groups = self.groups.iter().enumerate();
         let those = groups.filter(|(_, group)| group.takes_connections());
         let those: Vec<usize> = those.map(|(number, _)| number).collect();

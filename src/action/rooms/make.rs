@@ -54,10 +54,11 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     rooms.release_rate = options.release_rate;
     rooms.count_unmoved();
     let (count, filling) = filling(options, longest_queue(seen.netns));
-    let mut groups = Vec::new();
-    for (place, listeners) in places {
-        groups.push(group_of(place, &listeners, filling, seen)?);
-    }
+    let groups = places.into_iter().map(|(place, listeners)| {
+        let group = group_of(place, &listeners, filling, seen)?;
+        Ok(group.outlasting(first, &listeners, &seen.before.holders))
+    });
+    let groups = groups.collect::<Result<Vec<Group>>>()?;
     // Before anything is lent, so that it is taken back however this ends.
     let lent = |listener: &Listener| {
         let place = Place::of(listener);

@@ -13,7 +13,8 @@
 //! service's listeners come before the rooms, with `--syn handover` and `syngate keep`.
 //!
 //! **While COMMAND runs.** `passes`: COMMAND's own connections, and those of `--ready-check`, never wait. `let_in`:
-//! they reach a new listener before the others. `admit`, `admitted`: the service may come back as another user.
+//! they reach a new listener before the others. `old_listener`, `old_listeners`: with `--syn handover`, a listener that the service closes
+//! stays until its handshakes are over. `admit`, `admitted`: the service may come back as another user.
 //! `in_the_way`: it may come back on another address. `gap`: where nobody listened during `--syn handover`.
 //!
 //! **The release.** `stand_by`: the run hands the waiting connections over, and keeps the rooms in case the new
@@ -117,6 +118,8 @@ pub(crate) mod make;
 pub(crate) mod moved;
 mod moving;
 mod note;
+mod old_listener;
+pub(crate) mod old_listeners;
 pub(crate) mod options;
 mod own_program;
 pub(crate) mod passes;

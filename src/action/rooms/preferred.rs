@@ -97,6 +97,19 @@ impl Preferred {
         put_first(&self.array, copies)
     }
 
+    /// Whether one of the listeners that were there at the last look is like that.
+    pub(super) fn knows_one(&self, is_it: impl Fn(u64) -> bool) -> bool {
+        self.now.iter().any(|cookie| is_it(*cookie))
+    }
+
+    /// New connections no longer go to that listener.
+    pub(super) fn leave(&self, cookie: u64) {
+        let place = self.taken.iter().position(|taken| *taken == cookie);
+        place
+            .into_iter()
+            .for_each(|place| self.array.empty(place as u32));
+    }
+
     /// The places that new connections go to, and perhaps some between that are empty.
     pub(super) fn chosen(&self) -> Range<u32> {
         let places = |among: &[u64]| {

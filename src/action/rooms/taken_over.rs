@@ -64,7 +64,7 @@ impl Inheritance {
                 File::Link => all.links.push(Link::adopt(file)),
                 File::Lent => all.lent = Some(Lent::adopt(file)?),
                 File::Note => all._lock = Some(file),
-                File::LentPlaces | File::LentBusy | File::Bindings => (),
+                File::LentPlaces | File::LentBusy | File::Bindings | File::OldListener => (),
             }
         }
         ensure!(!all.shelves.is_empty(), "its guard has none");

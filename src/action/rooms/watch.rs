@@ -128,6 +128,9 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
         let known = [(File::Lent, lent.as_fd())].into_iter();
         known.chain(places).chain(busy)
     });
+    let old = rooms.groups.iter().flat_map(|group| &group.old);
+    let old = old.map(|old| (File::OldListener, old.copy.as_fd()));
     let all = shelves.chain(links).chain(note).chain(bindings).chain(lent);
+    let all = all.chain(old);
     all.map(|(file, fd)| (file, fd.as_raw_fd())).collect()
 }

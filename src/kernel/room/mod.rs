@@ -23,5 +23,5 @@ pub(crate) mod wake;
 
 pub(crate) use self::own_program::{are_seen as programs_are_seen, has_own_program, has_program};
 pub(crate) use self::place::Place;
-pub(crate) use self::shelf::Shelf;
+pub(crate) use self::shelf::{Shelf, Stowed};
 pub(crate) use self::socket::{Room, longest_queue};

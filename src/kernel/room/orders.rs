@@ -65,10 +65,12 @@ pub(crate) enum File {
     LentPlaces,
     /// Whether the keep, or the guard of a dead one, has copies of listeners. Comes after [`File::Lent`].
     LentBusy,
+    /// Where a copy of an old listener lies.
+    OldListener,
 }
 
 impl File {
-    const ALL: [(File, char); 8] = [
+    const ALL: [(File, char); 9] = [
         (File::Shelf, 's'),
         (File::LentShelf, 'l'),
         (File::Link, 'h'),
@@ -77,6 +79,7 @@ impl File {
         (File::Lent, 'r'),
         (File::LentPlaces, 'p'),
         (File::LentBusy, 'c'),
+        (File::OldListener, 'o'),
     ];
 
     fn letter(self) -> char {
@@ -114,6 +117,7 @@ impl Orders {
                 (File::Lent, 6),
                 (File::LentPlaces, 7),
                 (File::LentBusy, 8),
+                (File::OldListener, 9),
             ],
         }
     }

@@ -1,4 +1,5 @@
-//! Where rooms lie while nobody works with them: as descriptors in the queue of a Unix socket.
+//! Where rooms lie while nobody works with them: as descriptors in the queue of a Unix socket. Copies of listeners that
+//! are kept for longer lie in such queues, too.
 //!
 //! lsof(8) and fuser(1) find no process for a listening socket that no process has as a file. So a COMMAND
 //! that kills all processes that listen on the port (`fuser -k 80/tcp`) kills the service, and not syngate or
@@ -57,13 +58,7 @@ impl Shelf {
     /// # Errors
     /// There are too many rooms, or the kernel takes no descriptors.
     pub(super) fn put(other: &OwnedFd, rooms: &[Room]) -> Result<()> {
-        let files: Vec<RawFd> = rooms.iter().map(|room| room.as_fd().as_raw_fd()).collect();
-        let rights = [ControlMessage::ScmRights(&files)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let word = [IoSlice::new(b"r")];
-        sendmsg::<()>(other.as_raw_fd(), &word, &rights, flags, None)
-            .context("the waiting rooms can't be put away")?;
-        Ok(())
+        put(other, rooms).context("the waiting rooms can't be put away")
     }
 
     /// One that another process has made.
@@ -118,12 +113,56 @@ fn too_many_files() -> String {
     )
 }
 
+/// A descriptor that lies in such a queue, and not among the files of any process.
+#[derive(Debug)]
+pub(crate) struct Stowed(OwnedFd);
+
+impl Stowed {
+    /// # Errors
+    /// This process may open no more files.
+    pub(crate) fn of(file: &impl AsFd) -> io::Result<Stowed> {
+        let (queue, other) = Shelf::queue()?;
+        put(&other, &[file.as_fd()])?;
+        Ok(Stowed(queue))
+    }
+
+    /// One that another process has stowed.
+    pub(crate) fn adopt(queue: OwnedFd) -> Stowed {
+        Stowed(queue)
+    }
+
+    /// Closes the descriptor, also where another process has the same queue.
+    pub(crate) fn close(&self) {
+        drop(receive(self.as_fd(), MsgFlags::empty()));
+    }
+}
+
+impl AsFd for Stowed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The descriptors lie in one message from now on.
+fn put(other: &OwnedFd, files: &[impl AsFd]) -> nix::Result<()> {
+    let files: Vec<RawFd> = files.iter().map(|file| file.as_fd().as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&files)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let word = [IoSlice::new(b"r")];
+    sendmsg::<()>(other.as_raw_fd(), &word, &rights, flags, None)?;
+    Ok(())
+}
+
 /// Copies of the descriptors in the queue's first message, which stays there.
 fn peek(queue: BorrowedFd) -> io::Result<Vec<OwnedFd>> {
+    receive(queue, MsgFlags::MSG_PEEK)
+}
+
+fn receive(queue: BorrowedFd, how: MsgFlags) -> io::Result<Vec<OwnedFd>> {
     let mut word = [0];
     let mut parts = [IoSliceMut::new(&mut word)];
     let mut space = cmsg_space!([RawFd; MOST_FILES]);
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let flags = how | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(queue.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     let mut files = Vec::new();
     for control in message.cmsgs()? {
@@ -154,5 +193,17 @@ mod tests {
         let _second = std::net::TcpStream::connect(address).unwrap();
         drop(other);
         assert!(std::net::TcpStream::connect(address).is_err());
+    }
+    #[test]
+    fn what_one_process_closes_is_closed_for_all() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stowed = Stowed::of(&listener).unwrap();
+        let other = Stowed::adopt(stowed.0.try_clone().unwrap());
+        drop(listener);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        other.close();
+        assert!(std::net::TcpStream::connect(address).is_err());
+        stowed.close();
     }
 }

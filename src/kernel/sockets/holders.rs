@@ -158,6 +158,12 @@ pub(crate) fn file_of(pid: i32, inode: u32) -> Option<i32> {
         .ok()
 }
 
+/// Whether a process has this socket by that descriptor. Also `false` where /proc does not tell.
+pub(crate) fn has(pid: i32, file: i32, inode: u32) -> bool {
+    let link = fs::read_link(format!("/proc/{pid}/fd/{file}"));
+    link.is_ok_and(|link| link.to_str().and_then(socket_inode) == Some(inode))
+}
+
 /// The start time of a process, in clock ticks since boot. `None`: there is no such process, or /proc
 /// does not tell.
 pub(crate) fn started(pid: i32) -> Option<u64> {
