@@ -138,6 +138,8 @@ fn listed(bytes: &[u8]) {
     crate::process::living::withstand(&text);
     crate::kernel::sockets::withstand(&text);
     crate::kernel::nfqueue::withstand(&text);
+    crate::kernel::control_group::withstand(&text);
+    crate::kernel::room::orders::withstand(&text);
 }
 
 fn named(bytes: &[u8]) {

@@ -263,6 +263,20 @@ fn of_version_2(groups: &str) -> Option<&str> {
     groups.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// What holds for any text as a process's mounts and control groups.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    if let Some(group) = of_version_2(text) {
+        assert!(text.contains(group), "{group}");
+    }
+    if let Some(root) = mounted(text) {
+        assert!(
+            root.to_str().is_some_and(|root| text.contains(root)),
+            "{root:?}"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
