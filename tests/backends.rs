@@ -981,7 +981,7 @@ fn what_may_live_elsewhere_is_left_alone() {
     assert_eq!(host.ruleset(), before, "not swept");
     let ran = host.sh(&format!("{SYNGATE} clear")).unwrap();
     assert_eq!(ran.code(), 1, "{ran:?}");
-    assert!(ran.stderr.contains("left alone"), "{ran:?}");
+    assert!(ran.stderr.contains("leaves the gate alone"), "{ran:?}");
     assert_eq!(shut(&host), [80]);
     latch.release();
     assert_eq!(run.wait().unwrap().code(), Some(0));

@@ -363,7 +363,7 @@ fn one_process() {
         (
             true,
             "master_worker",
-            "so no gate is needed for that; wrap restarts",
+            "so no gate is needed for that; use syngate for restarts",
         ),
     ] {
         let host = Host::new().unwrap();
@@ -458,7 +458,7 @@ time.sleep(60)";
     assert_eq!(by_us(&found), by_ss(&host));
     let queue = text(&found, "accept_queue");
     assert!(
-        queue.contains(" connections wait to be accepted, and 7 may"),
+        queue.contains(" connections wait to be accepted, of 7 at most"),
         "{queue}"
     );
     let all = &found["advice"].as_array().unwrap().to_vec();

@@ -115,12 +115,12 @@ fn rules_of_a_run_that_may_live_are_told() {
     testkit::wait_until(SOON, "the kernel to open", open).unwrap();
     let said = syngate(&host, "status").stdout;
     assert!(
-        said.contains("whether their run lives can't be told"),
+        said.contains("can't see whether their run is alive"),
         "{said}"
     );
     let ran = syngate(&host, "clear");
     assert_eq!(ran.code(), 0, "{ran:?}");
-    assert!(ran.stderr.contains("are left alone"), "{ran:?}");
+    assert!(ran.stderr.contains("leaves rules alone"), "{ran:?}");
     assert_eq!(syngate(&host, "clear --force").code(), 0);
     assert_eq!(status(&host), (Vec::new(), 0));
 }
@@ -317,7 +317,7 @@ fn a_table_that_iptables_does_not_list_is_not_told_as_open() {
     let ran = syngate(&host, "status");
     assert_eq!(ran.code(), 3, "its run holds the port: {ran:?}");
     assert!(
-        ran.stdout.contains("is held by a run, which has closed"),
+        ran.stdout.contains("belongs to a run that has closed"),
         "{ran:?}"
     );
     assert!(ran.stderr.contains("iptables-nft: run"), "{ran:?}");

@@ -510,8 +510,8 @@ fn a_container_s_name_that_is_misspelt_is_told() {
         &lists("shop-db", NO_DOCKER),
         &lists("shop-web", NO_PODMAN),
     );
-    let says = "one that docker ps or podman ps lists; is shop-web meant?";
+    let says = "one that docker ps or podman ps lists; did you mean shop-web?";
     refused(&by_name(host, "-n --container shop-wbe -- true"), says);
-    let says = "no profile /etc/syngate/shop-bd.conf; is shop-db meant?";
+    let says = "no profile /etc/syngate/shop-bd.conf; did you mean shop-db?";
     refused(&by_name(host, "restart shop-bd"), says);
 }

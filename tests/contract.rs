@@ -338,7 +338,10 @@ fn bad_input_is_one_line_and_touches_nothing() {
     let rows: &[(&[&str], &[&str])] = &[
         (&["--port", "80-70"], &["--port", "'80-70'", "70-80"]),
         (&["--port", "80\n443"], &["--port"]),
-        (&["--port", "htpp"], &["--port", "'htpp'", "is http meant?"]),
+        (
+            &["--port", "htpp"],
+            &["--port", "'htpp'", "did you mean http?"],
+        ),
         (&["-p80", "--drian", "1s"], &["'--drian'", "--drain"]),
         (&["-p80", "--syn", "reject"], &["--syn", "'reject'", "drop"]),
         (
@@ -372,10 +375,13 @@ fn bad_input_is_one_line_and_touches_nothing() {
         (&["--port", "80", "-", "true"], ["'-'", "--"]),
         (&["help", "chekc"], ["help takes one of", "check"]),
         (&["help", "check", "80"], ["help takes one of", "check"]),
-        (&["statsu"], ["'statsu'", "is status meant?"]),
-        (&["status", "--jsno"], ["is --json meant?", "status --help"]),
+        (&["statsu"], ["'statsu'", "did you mean status?"]),
+        (
+            &["status", "--jsno"],
+            ["did you mean --json?", "status --help"],
+        ),
         (&["clear", "80"], ["'80'", "--port 80"]),
-        (&["clear", "-P", "80"], ["is -p meant?", "clear --help"]),
+        (&["clear", "-P", "80"], ["did you mean -p?", "clear --help"]),
     ] {
         let ran = host
             .command(SYNGATE)
@@ -469,7 +475,7 @@ fn a_misspelt_option_is_recognised() {
             .args(["-p80", &misspelt, "--", "true"])
             .output();
         let ran: Ran = call.unwrap().into();
-        let question = format!("unknown option '{misspelt}'; is --{name} meant?");
+        let question = format!("unknown option '{misspelt}'; did you mean --{name}?");
         if ran.code() != 125 || !ran.stderr.contains(&question) {
             wrong.push(ran.stderr);
         }
@@ -483,8 +489,8 @@ fn variables_that_are_not_read_are_warned_of() {
     let host = Host::new().unwrap();
     serve(&host);
     for (name, says) in [
-        ("SYNGATE_DRIAN", "is SYNGATE_DRAIN meant?"),
-        ("SYNGATE_PORTS", "is SYNGATE_PORT meant?"),
+        ("SYNGATE_DRIAN", "did you mean SYNGATE_DRAIN?"),
+        ("SYNGATE_PORTS", "did you mean SYNGATE_PORT?"),
         ("SYNGATE_PRECHECK", "command line only"),
         ("SYNGATE_READY_CHECK", "command line only"),
     ] {
@@ -516,7 +522,7 @@ fn variables_that_are_not_read_are_warned_of() {
     assert_eq!(ran.code(), 125);
     assert_one_line(
         &ran.stderr,
-        &["--port is missing", "is SYNGATE_PORT meant?"],
+        &["--port is missing", "did you mean SYNGATE_PORT?"],
     );
 }
 

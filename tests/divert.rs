@@ -663,7 +663,7 @@ fn bad_input() {
         (
             "--no-peer-check",
             "options",
-            "--no-peer-check has no effect with --syn drop: leave it out, or take --syn divert=ADDR",
+            "--no-peer-check has no effect with --syn drop: leave it out, or use --syn divert=ADDR",
         ),
         (
             "--syn divert=10.79.0.2 --peer-timeout 0s",

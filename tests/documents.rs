@@ -1021,12 +1021,14 @@ fn completions_work_in_their_shells() {
 
     let fish = |line: &str| {
         let script =
-            format!("source syngate.fish; complete -C '{line}' | string replace -r \\t.\\* ''");
+            format!("source syngate.fish; complete -C '{line}' | string replace -r \\t.\\* ''; true");
         run("fish", &["--no-config", "-c", &script])
     };
     assert_eq!(fish("syngate --dra"), drains);
     assert_eq!(fish("syngate --syn "), actions);
     assert!(fish("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
+    assert!(fish("syngate status ").is_empty(), "no file fits there");
+    assert!(fish("syngate --report-file syngate.").contains(&"syngate.fish".to_owned()));
 
     // zsh completes in its line editor only: here it finds, reads and runs the file.
     let script = "fpath=($PWD $fpath); autoload -U compinit; compinit -u -D; print $_comps[syngate]

@@ -843,7 +843,8 @@ fn the_release_is_bounded() {
         outcome.report["hold"]["release_timed_out"], true,
         "{outcome:?}"
     );
-    let why = "syngate could not let all held SYNs go in turn within --release-timeout 300ms";
+    let why =
+        "syngate could not let all held SYNs go one after the other within --release-timeout 300ms";
     assert!(outcome.stderr.contains(why), "{outcome:?}");
     let release = ms(&outcome.report["hold"], "release_ms");
     assert!(

@@ -358,7 +358,7 @@ fn one_that_can_t_be_taken_over_gives_way() {
     assert!(rooms(host).is_disjoint(&before), "others");
     keep.says(
         1,
-        "can't be taken over: there are some on 0.0.0.0:81, too, where",
+        "can't take over the waiting rooms of the earlier one: there are some on 0.0.0.0:81, too, where",
     );
     let _server = keep.bridges(server);
     assert_eq!(syngate(host, "clear").code(), 0);

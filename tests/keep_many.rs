@@ -84,7 +84,7 @@ fn no_more_addresses_than_asked_for_are_kept_and_users_take_turns() {
     let _service = service(host, 0, 2, 3);
     let keep = Keep::on(host, "--max-addresses 10");
     assert_eq!((kept(host, 1), kept(host, 2)), (7, 3));
-    let all = "as many addresses are as --max-addresses 10 allows";
+    let all = "--max-addresses 10 allows no more";
     keep.says(
         1,
         &format!("127.1.0.8:80 and 32 others are not kept: {all}"),

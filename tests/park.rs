@@ -1285,7 +1285,7 @@ fn where_nobody_listens_it_tells_what_to_do() {
     let host = Host::new().unwrap();
     let outcome = park(&host, "").run(["true"]);
     assert_eq!(outcome.code, 125, "{outcome:?}");
-    let says = "no place for a waiting room: start the service without syngate, or take --syn auto";
+    let says = "no place for a waiting room: start the service without syngate, or use --syn auto";
     assert!(outcome.stderr.contains(says), "{outcome:?}");
     let auto = call(&host, words("--port 80 --syn auto --ready-timeout 0s")).run(["true"]);
     assert_eq!(auto.code, 0, "{auto:?}");

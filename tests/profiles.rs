@@ -323,7 +323,7 @@ fn check_shows_what_a_name_stands_for() {
     let name = "\nthe name\n  - /etc/init.d/haproxy with /etc/syngate/";
     assert!(ran.stdout.contains(name), "{ran:?}");
     assert!(ran.stdout.contains(&shown), "{ran:?}");
-    let advised = "wrap restarts:\n      syngate restart haproxy\n";
+    let advised = "use syngate for restarts:\n      syngate restart haproxy\n";
     let one_line = ran.stdout.replace("\n        ", " ");
     assert!(one_line.contains(advised), "{ran:?}");
     assert!(

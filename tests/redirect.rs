@@ -1020,7 +1020,7 @@ fn bad_input_and_a_standby_that_is_not_there() {
         (
             "--standby x",
             "options",
-            "--standby has no effect with --syn drop: leave it out, or take --syn redirect=PORT",
+            "--standby has no effect with --syn drop: leave it out, or use --syn redirect=PORT",
         ),
         (
             "--standby-check x",

@@ -708,9 +708,9 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
         ),
         (
             "restart hapoxy",
-            "no profile /etc/syngate/hapoxy.conf; is haproxy meant?",
+            "no profile /etc/syngate/hapoxy.conf; did you mean haproxy?",
         ),
-        ("check hapoxy", "; is haproxy meant?"),
+        ("check hapoxy", "; did you mean haproxy?"),
         (
             "run nobody",
             "there is no profile /etc/syngate/nobody.conf; syngate restart nobody is for a service",
@@ -724,7 +724,7 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
             "restart 80",
             "ports come behind --port, as in syngate check --port 80",
         ),
-        ("haproxy restart", "is syngate restart haproxy meant?"),
+        ("haproxy restart", "did you mean syngate restart haproxy?"),
         (
             "reload redis-server",
             "/etc/init.d/redis-server can't reload: syngate restart redis-server restarts it",
@@ -755,13 +755,13 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
             "stop haproxy",
             "stop: no such command (restart, reload, run, status, clear, check, keep)",
         ),
-        ("unlock", "is clear meant?"),
-        ("--reload haproxy", "is syngate reload haproxy meant?"),
+        ("unlock", "did you mean clear?"),
+        ("--reload haproxy", "did you mean syngate reload haproxy?"),
         ("status haproxy", "as in syngate status --port 80"),
-        ("restart /etc/init.d/haproxy", "is haproxy meant?"),
+        ("restart /etc/init.d/haproxy", "did you mean haproxy?"),
         (
             "restart haproxy --drian 1s",
-            "unknown option '--drian'; is --drain meant?",
+            "unknown option '--drian'; did you mean --drain?",
         ),
         (
             "restart haproxy --drain 5",
@@ -773,7 +773,7 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
         ),
         (
             "restrat haproxy",
-            "unexpected argument 'restrat'; is restart meant?",
+            "unexpected argument 'restrat'; did you mean restart?",
         ),
     ] {
         refused(&by_name(host, call), says);

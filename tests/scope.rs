@@ -535,7 +535,7 @@ fn a_way_round_the_gate_is_told() {
         assert_eq!(fate == Served, told || from == CHECKER, "{options}");
         latch.release();
         let outcome = call.end(running);
-        let says = outcome.stderr.contains("has come round the closed gate (");
+        let says = outcome.stderr.contains("has bypassed the closed gate (");
         assert_eq!(says, told, "{options}: {outcome:?}");
     }
 }
@@ -898,7 +898,7 @@ fn prerouting_gates_what_a_container_publishes() {
             let mut warnings = outcome.report["warnings"].as_array().unwrap().clone();
             // In the input hook the gate stops none of those that the container gets.
             let way_round =
-                "has come round the closed gate (its listener is in another network namespace";
+                "has bypassed the closed gate (its listener is in another network namespace";
             let elsewhere = "a rule may send packets to 80 elsewhere before they reach the gate";
             let all = warnings.len();
             warnings.retain(|w| !w.as_str().unwrap().starts_with(elsewhere));

@@ -314,6 +314,9 @@ complete -c syngate -n "__fish_syngate_using_subcommand keep" -l report-file -d 
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -l any -d 'Also services that do not set SO_REUSEPORT: it is set for them'
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -s h -l help -d 'Print this help'
 
+# Files are offered only where one fits.
+complete -c syngate -f
+
 # The ports that are listened on now; of a list, the last one.
 function __syngate_ports
     set -l list (string replace -r '^(--port=|-p)' '' -- (commandline -ct))

@@ -105,7 +105,7 @@ fn has_effect(action: &str, given: &Given) -> Result<(), String> {
         .find(|(option, actions)| typed(option) && !actions.contains(&action));
     match idle {
         Some((option, actions)) => Err(format!(
-            "--{option} has no effect with --syn {action}: leave it out, or take --syn {}",
+            "--{option} has no effect with --syn {action}: leave it out, or use --syn {}",
             value_of_syn(actions[0]).unwrap_or(actions[0])
         )),
         None => Ok(()),

@@ -192,7 +192,7 @@ fn verb_as_option(arg: &str, words: &[OsString]) -> Option<String> {
     } else {
         "unknown option"
     };
-    is_call.then(|| format!("{unknown} '{arg}'; is syngate {verb} {name} meant?"))
+    is_call.then(|| format!("{unknown} '{arg}'; did you mean syngate {verb} {name}?"))
 }
 
 /// `--drain` of `--drain <DUR>`.
@@ -248,7 +248,7 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
         return format!("{unexpected}: write --syn {value}");
     }
     if let Some(call) = by_name(word, words) {
-        return format!("{unexpected}; is {call} meant?");
+        return format!("{unexpected}; did you mean {call}?");
     }
     match (before, called(words).0) {
         _ if word.starts_with(NO_HYPHENS) => {
@@ -281,7 +281,9 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
                 return why;
             }
             match meant(word, Word::names()).filter(|_| first) {
-                Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
+                Some(name) => {
+                    format!("{unexpected}; did you mean {name}? (COMMAND comes behind --)")
+                }
                 None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
             }
         }
@@ -291,7 +293,7 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
 /// What the commands take that have no NAME.
 fn takes_ports(command: &str, word: &str) -> Option<String> {
     match command {
-        "keep" if booted() => Some(format!("; is syngate keep --unit {word} meant?")),
+        "keep" if booted() => Some(format!("; did you mean syngate keep --unit {word}?")),
         "keep" | "status" | "clear" => Some(format!(
             ": syngate {command} takes ports, as in syngate {command} --port 80"
         )),
@@ -444,9 +446,10 @@ fn mistaken(name: &str) -> Option<String> {
         .any(|option| option == long);
     if code {
         return Some(format!(
-            "{name} has no effect: --{long} is code, which syngate takes from the command line only"
+            "{name} has no effect: --{long} runs a command, and syngate takes such options from the command line only"
         ));
     }
     let read = read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
-    meant(rest, read).map(|meant| format!("{name} has no effect; is {ENV_PREFIX}{meant} meant?"))
+    meant(rest, read)
+        .map(|meant| format!("{name} has no effect; did you mean {ENV_PREFIX}{meant}?"))
 }

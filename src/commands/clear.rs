@@ -260,7 +260,7 @@ impl Clearing<'_> {
         if self.signal(run, Signal::SIGUSR1) {
             let ports = run.ports.brief();
             self.say.result(&format!(
-                "{ports}: {} was told to open its gate, if it is closed: that can't be seen",
+                "{ports}: syngate told {} to open its gate, and can't see whether it was closed",
                 run.holder
             ));
         }
@@ -300,14 +300,14 @@ impl Clearing<'_> {
     fn leave(&self, gate: &Found) -> bool {
         if gate.ports.is_empty() {
             self.say.result(&format!(
-                "rules that stop nothing are left alone, since whether their run lives can't be told from here \
+                "syngate leaves rules alone that stop nothing, since it can't see from here whether their run is alive \
                  (--force removes them): {}",
                 gate.whose()
             ));
             return true;
         }
         self.say.error(&format!(
-            "{}: whether its run lives can't be told from here, so it is left alone (--force removes \
+            "{}: syngate can't see from here whether its run is alive, and leaves the gate alone (--force removes \
              it): {}",
             gate.ports.brief(),
             gate.whose()

@@ -72,7 +72,7 @@ fn refusal(own: Option<&Unit>, booted: bool, command: &[OsString]) -> Option<Str
     };
     let short = own.strip_suffix(".service").unwrap_or(own);
     Some(format!(
-        "COMMAND would {verb} {own}, and this run is a part of that unit: {why}; in ExecReload= wrap the \
+        "COMMAND would {verb} {own}, and this run is a part of that unit: {why}; in ExecReload= use syngate for the \
          signal (syngate ... -- kill -HUP $MAINPID), or call systemctl start syngate-restart@{short} from \
          elsewhere"
     ))

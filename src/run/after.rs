@@ -1,6 +1,8 @@
 //! After the gate has opened: completes the record and warns of what went wrong.
 
-use crate::decide::config::Settle;
+use std::time::Duration;
+
+use crate::decide::config::{OpenOn, Settle};
 use crate::decide::drain::DrainUntil;
 use crate::decide::facts::Facts;
 use crate::decide::readiness::{is_covered, other_users, places, uncovered};
@@ -18,6 +20,9 @@ use crate::words::ending::{Ending, Outcome};
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 use crate::words::ready::Ready;
+
+/// A service that listens so long before COMMAND ends is told of.
+const EARLY: Duration = Duration::from_millis(500);
 
 impl Run<'_> {
     pub(super) fn conclude(mut self, state: State) -> Ending {
@@ -63,6 +68,7 @@ impl Run<'_> {
         });
         if ending.outcome == Outcome::Ok {
             self.tell_of_no_change(&state.facts, log.as_deref());
+            self.tell_of_slow_command(&state.facts);
         }
         let told = usize::from(ending.outcome == Outcome::ActionFailed);
         let failures = account.failures.into_iter().skip(told);
@@ -103,6 +109,24 @@ impl Run<'_> {
                 ports.brief()
             );
             self.record.warnings.warn_urgently(self.say, &text);
+        }
+    }
+
+    /// Init scripts often sleep for a second after the start.
+    fn tell_of_slow_command(&mut self, facts: &Facts) {
+        let config = &self.plan.config;
+        let by_exit = config.open_on == OpenOn::Exit && !config.ready_timeout.is_zero();
+        let by_exit = by_exit && !config.ready_check && !self.onlooker.held_up.command;
+        let (Some(listened), Some((exited, _))) = (self.onlooker.replaced_at, facts.exited) else {
+            return;
+        };
+        let early = exited.saturating_duration_since(listened);
+        if by_exit && !facts.opened_early && early >= EARLY {
+            self.say.result(&format!(
+                "the service listened again {} before COMMAND ended, and clients waited for that too: with \
+                 --open-on ready, the gate opens once the service listens",
+                ms_words(early)
+            ));
         }
     }
 
@@ -181,8 +205,8 @@ impl Run<'_> {
             // Else a warning tells of all that are left.
             Some(_) if drains < DrainUntil::Connections && facts.left.is_nothing() => {
                 self.warn(format!(
-                    "--drain-cmd had ended, but {what} had not: the service closed them later, and a \
-                     request on them may be lost (--drain-until connections waits for them)"
+                    "the service kept {what} after --drain-cmd had ended, and closed them later: a request on them may be lost \
+                     (--drain-until connections waits for them)"
                 ));
             }
             Some(_) => (),

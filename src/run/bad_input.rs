@@ -140,31 +140,40 @@ const BAD: &[(&[&str], &[&str])] = &[
     (&["80"], &["'80'", "--port 80,443"]),
     (&["-port", "80"], &["'-port'", "two dashes", " --port"]),
     (&["-p80", "-drain=2s"], &["two dashes", " --drain=2s"]),
-    (&["--port", "htpp"], &["--port", "'htpp'", "is http meant?"]),
-    (&["-p", "80,domian"], &["'domian'", "is domain meant?"]),
+    (
+        &["--port", "htpp"],
+        &["--port", "'htpp'", "did you mean http?"],
+    ),
+    (&["-p", "80,domian"], &["'domian'", "did you mean domain?"]),
     (
         &["-p80", "--listen-port", "80=htpp"],
-        &["--listen-port", "is http meant?"],
+        &["--listen-port", "did you mean http?"],
     ),
     (
         &["-p80", "--syn", "redirect=htpp"],
-        &["--syn", "is http meant?"],
+        &["--syn", "did you mean http?"],
     ),
-    (&["-p80", "--syn", "hodl"], &["--syn", "is hold meant?"]),
-    (&["-p80", "--syn", "redirct=81"], &["is redirect meant?"]),
+    (&["-p80", "--syn", "hodl"], &["--syn", "did you mean hold?"]),
+    (
+        &["-p80", "--syn", "redirct=81"],
+        &["did you mean redirect?"],
+    ),
     (&["-p80", "--syn", "redirect"], &["redirect=8080"]),
     (
         &["-p80", "--syn", "redirect", "8080"],
         &["'8080'", "write --syn redirect=8080"],
     ),
-    (&["-p80", "--hold"], &["'--hold'", "is --syn hold meant?"]),
+    (
+        &["-p80", "--hold"],
+        &["'--hold'", "did you mean --syn hold?"],
+    ),
     (
         &["-p80", "--redirect", "8080"],
-        &["is --syn redirect=PORT meant?"],
+        &["did you mean --syn redirect=PORT?"],
     ),
     (
         &["-p80", "--timeout", "5s"],
-        &["is --ready-timeout or --release-timeout meant?"],
+        &["did you mean --ready-timeout or --release-timeout?"],
     ),
     (
         &["-p80", "--reload"],
@@ -195,11 +204,11 @@ const BAD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["--reload", "haproxy"],
-        &["unexpected argument 'haproxy'; is syngate reload haproxy meant?"],
+        &["unexpected argument 'haproxy'; did you mean syngate reload haproxy?"],
     ),
     (
         &["--restart", "haproxy"],
-        &["unknown option '--restart'; is syngate restart haproxy meant?"],
+        &["unknown option '--restart'; did you mean syngate restart haproxy?"],
     ),
     (&["--port", "80:90"], &["--port", "'80:90'", "80-90"]),
     (
@@ -212,11 +221,11 @@ const BAD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["-p80", "--syn", "redirect:8080"],
-        &["is redirect=8080 meant?"],
+        &["did you mean redirect=8080?"],
     ),
     (
         &["-p80", "--syn", "divert:fe80::2%eth1"],
-        &["is divert=fe80::2%eth1 meant?"],
+        &["did you mean divert=fe80::2%eth1?"],
     ),
     (
         &["-p80", "--listen-port", "80=8080=1"],
@@ -224,15 +233,15 @@ const BAD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["-p80", "--drain-until", "request"],
-        &["--drain-until", "is requests meant?"],
+        &["--drain-until", "did you mean requests?"],
     ),
     (
         &["-p80", "--backend", "nftables"],
-        &["--backend", "is nft meant?"],
+        &["--backend", "did you mean nft?"],
     ),
     (&["-p80", "--hook", "forward"], &["input, prerouting"]),
-    (&["-P", "80"], &["'-P'", "is -p meant?"]),
-    (&["-p80", "--drain 2s"], &["is --drain meant?"]),
+    (&["-P", "80"], &["'-P'", "did you mean -p?"]),
+    (&["-p80", "--drain 2s"], &["did you mean --drain?"]),
     (
         &["-p80", "--quiet=1"],
         &["--quiet", "no value", "leave out '=1'"],
@@ -245,7 +254,7 @@ const BAD: &[(&[&str], &[&str])] = &[
         &["-p80", "status"],
         &["put status first: syngate status -p80"],
     ),
-    (&["-p80", "--report"], &["is --report-file meant?"]),
+    (&["-p80", "--report"], &["did you mean --report-file?"]),
 ];
 
 #[test]

@@ -431,8 +431,8 @@ fn signal_words(signal: i32, pid: i32, gate_is_closed: bool) -> String {
         false => (", and syngate waits until it ends", "ends syngate and "),
     };
     format!(
-        "{signal}: COMMAND (pid {pid}) has got it too{stays}; one more signal (Ctrl-C), {again} later or \
-         more, {opens}leaves COMMAND running"
+        "{signal}: COMMAND (pid {pid}) got it too{stays}; one more signal (Ctrl-C), at least {again} later, \
+         {opens}leaves COMMAND running"
     )
 }
 

@@ -1,5 +1,6 @@
-//! Looks now and then, while a port is closed, for two things on which no decision depends: connections that the gate
-//! should have stopped, and a client that the gate stops while COMMAND or `--ready-check` waits for it.
+//! Looks now and then, while a port is closed, for three things on which no decision depends: connections that the gate
+//! should have stopped, a client that the gate stops while COMMAND or `--ready-check` waits for it, and a service that
+//! listens again long before COMMAND ends.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::decide::looks::QUIET;
+use crate::decide::readiness::is_covered;
 use crate::kernel::route::Routing;
 use crate::kernel::sockets::holders::{self, Holders};
 use crate::kernel::sockets::passing::{Caller, callers};
+use crate::kernel::sockets::{Sample, SocketId};
 use crate::process::ancestry::descends_from;
 use crate::process::unit::Unit;
 use crate::run::report::verdict::HeldUp;
@@ -45,6 +48,8 @@ pub(super) struct Onlooker {
     /// The sockets whose holders were looked for.
     asked: BTreeSet<u32>,
     pub(super) held_up: HeldUp,
+    /// COMMAND still ran when new listeners were seen in the place of all that were there before.
+    pub(super) replaced_at: Option<Instant>,
     /// The first client of this host that the check with this pid may have asked, and since when it waits.
     asked_by_check: Option<(i32, Instant, String)>,
 }
@@ -60,6 +65,7 @@ impl Onlooker {
             way_round: WayRound::new(steer),
             asked: BTreeSet::new(),
             held_up: HeldUp::default(),
+            replaced_at: None,
             asked_by_check: None,
         }
     }
@@ -121,6 +127,16 @@ impl Onlooker {
         }
         self.next = Some(now + ONLOOK_EVERY.max(self.last_cost * ONLOOK_PAUSE));
         warnings
+    }
+
+    /// While COMMAND runs: whether others listen now in the place of all that did before.
+    pub(super) fn compare(&mut self, before: &Sample, now: &Sample, at: Instant) {
+        let before = before.lasting(&before.sessions);
+        let now = &now.listeners;
+        let stays = |old: SocketId| now.iter().any(|one| one.id == old);
+        let mut gone = before.iter();
+        let replaced = !before.is_empty() && gone.all(|old| !stays(old.id) && is_covered(old, now));
+        self.replaced_at = self.replaced_at.or(Some(at)).filter(|_| replaced);
     }
 
     /// Clients of this host that the gate stops, and that COMMAND, the check or the service's unit has
@@ -238,6 +254,24 @@ fn of_the_service(pids: &[i32], scene: &Scene) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::tale::on_80;
+
+    #[test]
+    fn a_service_is_back_once_no_old_listener_is_left() {
+        let mut onlooker = Onlooker::new(Instant::now(), Some(Steer::Drop));
+        let mut seen = |before: &[u64], now: &[u64], ms: u64| {
+            let at = Instant::now() + Duration::from_millis(ms);
+            onlooker.compare(&on_80(before), &on_80(now), at);
+            onlooker.replaced_at.map(|since| since == at)
+        };
+        assert_eq!(seen(&[], &[], 0), None);
+        assert_eq!(seen(&[1], &[1], 0), None);
+        assert_eq!(seen(&[1], &[], 0), None);
+        assert_eq!(seen(&[1], &[1, 2], 0), None);
+        assert_eq!(seen(&[1], &[2], 0), Some(true));
+        assert_eq!(seen(&[1], &[2], 100), Some(false), "since the first look");
+        assert_eq!(seen(&[1], &[], 200), None, "it has gone again");
+    }
 
     #[test]
     fn it_looks_when_there_is_time() {

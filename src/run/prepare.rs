@@ -100,8 +100,8 @@ impl Call<'_> {
         Err(Ending::not_run(
             "nested",
             format!(
-                "--port {ports}: {holder} has started this run, and gates one of these ports, so each \
-                 would wait for the other: wrap only one of them"
+                "--port {ports}: {holder} has started this run, and gates one of these ports, so each would wait \
+                 for the other: leave out one of the two syngate calls"
             ),
         ))
     }
@@ -262,7 +262,7 @@ impl Call<'_> {
                     let again = humantime::format_duration(SECOND_AFTER);
                     self.say.result(&format!(
                         "{}: COMMAND will not be run; waiting until {option} ends; one more signal (Ctrl-C), \
-                         {again} later or more, ends syngate at once",
+                         at least {again} later, ends syngate at once",
                         signal_name(signal)
                     ));
                 }

@@ -104,14 +104,14 @@ fn not_in_path(name: &OsStr) -> NotRunnable {
             file.display()
         ),
         None if name.contains(char::is_whitespace) => format!(
-            "'{name}' is not in PATH: COMMAND is not run by a shell; leave out the quotes, or use \
+            "'{name}' is one word, and no program in PATH has that name: leave out the quotes, or use \
              sh -c '...'"
         ),
         None if OF_SHELLS.contains(&&*name) => {
             format!("{name} is a word of the shell, not a program: use sh -c '{name} ...'")
         }
         None if sets_variable(&name) => format!(
-            "'{name}' is not in PATH: to set a variable for COMMAND, put env in front: env {name} ..."
+            "'{name}' is a variable for a shell, not a program: put env in front, as in env {name} ..."
         ),
         None => format!("{name} is not in PATH"),
     })

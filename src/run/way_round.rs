@@ -225,7 +225,7 @@ fn tell_of_way_round((local, client): Ends, gated: &Gated) -> String {
         (true, _) => "does a rule before the gate's let it in, or NAT from another port?",
     };
     format!(
-        "a connection from {client} to {local} has come round the closed gate ({hint}): such clients are \
+        "a connection from {client} to {local} has bypassed the closed gate ({hint}): such clients are \
          refused while nobody listens there"
     )
 }

@@ -13,7 +13,7 @@ use crate::gate::rules::PASS_MARK;
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::ends::Ends;
-use crate::kernel::sockets::{Looks, SocketId};
+use crate::kernel::sockets::{Looks, SocketId, Want};
 use crate::process::beside::Beside;
 use crate::process::child::{Child, PATIENCE};
 use crate::process::rlimits::CpuTime;
@@ -345,6 +345,11 @@ impl World for Machine<'_> {
     }
 
     fn look_on(&mut self, onlooker: &mut Onlooker, view: &View) -> Vec<String> {
+        if view.command_runs {
+            if let Ok(sample) = self.sockets.look(Want::default()) {
+                onlooker.compare(view.before, &sample, Instant::now());
+            }
+        }
         onlooker.look(&self.scene(view), Instant::now())
     }
 

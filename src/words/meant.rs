@@ -30,9 +30,11 @@ fn begins_alike(word: &str, name: &str) -> bool {
     enough && (word.starts_with(name) || name.starts_with(word))
 }
 
-/// `; is NAME meant?`, or an empty text.
+/// `; did you mean NAME?`, or an empty text.
 pub(crate) fn question(name: Option<impl AsRef<str>>) -> String {
-    name.map_or_else(String::new, |name| format!("; is {} meant?", name.as_ref()))
+    name.map_or_else(String::new, |name| {
+        format!("; did you mean {}?", name.as_ref())
+    })
 }
 
 /// The largest distance: one mistake in three letters.
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_guess_is_a_question() {
-        assert_eq!(question(Some("--port")), "; is --port meant?");
+        assert_eq!(question(Some("--port")), "; did you mean --port?");
         assert_eq!(question(None::<&str>), "");
     }
 

@@ -113,7 +113,7 @@ mod tests {
             ("haproxy.socket", "no service"),
             ("haproxy.timer", "no service"),
             ("hap*", "no unit's name"),
-            ("/etc/init.d/haproxy", "; is haproxy meant?"),
+            ("/etc/init.d/haproxy", "; did you mean haproxy?"),
             ("a b", "no unit's name"),
             ("a'b", "no unit's name"),
             ("-.service", "no unit's name"),

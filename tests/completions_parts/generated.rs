@@ -66,6 +66,9 @@ complete -F _syngate_or_command -o bashdefault -o default syngate
 "#;
 
 const FISH_EPILOGUE: &str = r#"
+# Files are offered only where one fits.
+complete -c syngate -f
+
 # The ports that are listened on now; of a list, the last one.
 function __syngate_ports
     set -l list (string replace -r '^(--port=|-p)' '' -- (commandline -ct))

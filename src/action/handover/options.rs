@@ -45,13 +45,13 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 };
 
 const NOT_DRAINED: &str =
-    "the gate stops nobody, so nothing is drained; leave it out, or take --syn park";
+    "the gate stops nobody, so nothing is drained; leave it out, or use --syn park";
 const IDLE: Idle = &[
     ("drain", NOT_DRAINED),
     ("drain-until", NOT_DRAINED),
     (
         "open-on",
-        "the service gets new connections as long as it listens; leave it out, or take --syn park",
+        "the service gets new connections as long as it listens; leave it out, or use --syn park",
     ),
 ];
 

@@ -69,7 +69,7 @@ pub(crate) fn warn_of_what_went_wrong(
 ) {
     if let Some(why) = cut.and_then(|cut| cut_words(cut, timeout)) {
         now.warn(format!(
-            "syngate could not let all held SYNs go in turn {why}, and let the rest go at once"
+            "syngate could not let all held SYNs go one after the other {why}, and let the rest go at once"
         ));
     }
     let Some(held) = figures else {
@@ -120,7 +120,7 @@ fn cut_words(cut: Cut, timeout: Duration) -> Option<String> {
             humantime::format_duration(timeout)
         )),
         Cut::Stalled => Some(format!(
-            "since, for {}, more came than the service took",
+            "since for {} more came than the service accepted",
             humantime::format_duration(STALL)
         )),
     }

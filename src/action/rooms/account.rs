@@ -118,7 +118,7 @@ pub(super) fn unmoved_words(figures: &Figures, unmoved: Option<u64>) -> Option<S
     (more > 0).then(|| {
         format!(
             "the kernel could not move {} (TCPMigrateReqFailure, which counts the whole network namespace): it may \
-             have reset clients of this service, or of another one, or a flood of half-open connections",
+             have reset clients of this service or of another one; a flood of half-open connections counts too",
             match figures.reset {
                 0 => format!("{more} connections or handshakes"),
                 reset => format!("{more} more connections or handshakes than the {reset} that were reset"),

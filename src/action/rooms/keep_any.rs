@@ -23,7 +23,7 @@ impl Rooms {
         ensure!(
             self.any,
             "the listener on {} does not set SO_REUSEPORT, so no socket can wait beside it; let the service set it \
-             (nginx: listen ... reuseport; haproxy does), or take --any",
+             (nginx: listen ... reuseport; haproxy does), or use --any",
             place.shown()
         );
         ensure!(

@@ -37,7 +37,7 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
         !places.is_empty(),
         "nobody listens, so there is no place for a waiting room{}",
         match options.named {
-            true => ": start the service without syngate, or take --syn auto",
+            true => ": start the service without syngate, or use --syn auto",
             false => "",
         }
     );

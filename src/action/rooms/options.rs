@@ -34,7 +34,7 @@ impl RoomOptions {
 pub(crate) type Idle = &'static [(&'static str, &'static str)];
 
 const IN_SOCKETS: &str =
-    "connections wait in sockets, and no SYN in a queue; leave it out, or take --syn hold";
+    "connections wait in sockets, and no SYN in a queue; leave it out, or use --syn hold";
 /// Those of `--syn hold` alone.
 const OF_HOLD: Idle = &[
     ("max-held-per-source", IN_SOCKETS),
@@ -54,7 +54,7 @@ pub(crate) fn room_options(
     if let Some(option) = about_rules(request) {
         return Err(format!(
             "--syn {action} and {option} exclude each other: connections wait in sockets, and no rule tells \
-             them apart; leave {option} out, or take --syn hold"
+             them apart; leave {option} out, or use --syn hold"
         ));
     }
     // The others that are tried may need them.
@@ -82,7 +82,7 @@ pub(crate) fn opens_when_ready(action: &str, request: &Request) -> Result<(), St
     match request.named && exit && is_given(request.given, "open_on") {
         true => Err(format!(
             "--syn {action} and --open-on exit exclude each other: a port opens as soon as its service listens; \
-             leave out --open-on, or take --syn hold"
+             leave out --open-on, or use --syn hold"
         )),
         false => Ok(()),
     }

@@ -54,7 +54,7 @@ impl Group {
             ),
             false => format!(
                 "the service gave its listeners on {} a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF), and \
-                 syngate replaced it, since clients waited: restart the service without syngate, or take --syn hold",
+                 syngate replaced it, since clients waited: restart the service without syngate, or use --syn hold",
                 self.place.shown()
             ),
         })

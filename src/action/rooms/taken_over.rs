@@ -57,7 +57,7 @@ impl Inheritance {
                     let stands = |room: &Room| room.listens() && room.waiting() == 0;
                     ensure!(
                         rooms.iter().all(stands),
-                        "clients wait there, or its guard shuts them already"
+                        "clients wait there, or its guard closes them already"
                     );
                     all.shelves.push((shelf, kind == File::LentShelf));
                 }

@@ -39,7 +39,7 @@ pub(super) fn words(others: &[Place], most: usize) -> Option<String> {
         n => format!("{shown} and {n} others are"),
     };
     Some(format!(
-        "{them} not kept: as many addresses are as --max-addresses {most} allows"
+        "{them} not kept: --max-addresses {most} allows no more"
     ))
 }
 

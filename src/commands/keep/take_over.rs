@@ -53,8 +53,8 @@ impl Kept<'_> {
     fn tell_not_taken_over(&mut self, guard: &RoomGuard, why: &Error, told: &mut Told) {
         if self.not_taken_over.insert(guard.orders.run.clone()) {
             told.warnings.push(format!(
-                "{}: the waiting rooms of the keep before can't be taken over: {why:#}; its guard (pid {}) shuts them, and \
-                 then this keep makes new ones: if the service stops in between, clients are refused",
+                "{}: this keep can't take over the waiting rooms of the earlier one: {why:#}; its guard (pid {}) closes them, and then this keep \
+                 makes new ones: if the service stops in between, clients are refused",
                 guard.orders.ports.brief(),
                 guard.pid
             ));

@@ -148,8 +148,8 @@ impl Listening {
         if !random.is_empty() {
             let ports = random.brief();
             lines.push(format!(
-                "{ports}: left out, since the kernel may have chosen it (ip_local_port_range), and another one next \
-                 time; if not, name all ports by --port"
+                "{ports}: left out, since the kernel may have chosen it (ip_local_port_range), and may choose another one \
+                 next time; if the service always has it, name all ports by --port"
             ));
         }
         let beside = self.beside.iter();

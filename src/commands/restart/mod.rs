@@ -273,7 +273,8 @@ fn unknown(named: &Named, containers: Vec<String>) -> Error {
         Named::Run(_) => anyhow!(
             "there is no profile {}{}; syngate restart {short} is for a service",
             file.display(),
-            meant(short, profiles).map_or_else(String::new, |name| format!(" (is {name} meant?)"))
+            meant(short, profiles)
+                .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
         ),
         _ if short.bytes().all(|byte| byte.is_ascii_digit()) => anyhow!(
             "{short} is no service here: ports come behind --port, as in syngate check --port {short}"

@@ -117,7 +117,7 @@ impl Entry {
             (Position::Leaving, _) => self.leaving(&ports),
             (Position::Open, None) => {
                 format!(
-                    "{ports} is open; there are rules, and whether their run lives can't be told"
+                    "{ports} is open; there are rules, and syngate can't see whether their run is alive"
                 )
             }
             (Position::Open, Some(true)) => {
@@ -131,7 +131,7 @@ impl Entry {
                 format!("{ports} is open; {goes_on}a run still works on it")
             }
             (Position::Unknown, _) => {
-                format!("{ports} is held by a run, which has closed the gate or is about to")
+                format!("{ports} belongs to a run that has closed the gate or is about to")
             }
         }
     }

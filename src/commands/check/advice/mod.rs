@@ -98,7 +98,7 @@ mod tests {
                 |_, _| (),
                 &[(
                     "shared_socket",
-                    "wrap restarts: syngate --port 80 --syn auto -- systemctl restart nginx",
+                    "use syngate for restarts: syngate --port 80 --syn auto -- systemctl restart nginx",
                 )],
             ),
             (
@@ -106,7 +106,7 @@ mod tests {
                 |h, _| h.rooms.moves = no(),
                 &[(
                     "shared_socket",
-                    "wrap restarts: syngate --port 80 -- systemctl restart nginx",
+                    "use syngate for restarts: syngate --port 80 -- systemctl restart nginx",
                 )],
             ),
             (
@@ -122,7 +122,7 @@ mod tests {
                 |_, p| p.processes[0].has_master = true,
                 &[(
                     "master_worker",
-                    "the master hands it on at a reload, so no gate is needed for that; wrap restarts: syngate",
+                    "the master hands it on at a reload, so no gate is needed for that; use syngate for restarts: syngate",
                 )],
             ),
             (
@@ -135,7 +135,7 @@ mod tests {
                 |h, _| h.privileges.sys_ptrace = false,
                 &[(
                     "holders_unseen",
-                    "can't be seen without privilege; wrap restarts: syngate --port 80 --syn auto -- COMMAND",
+                    "can't be seen without privilege; use syngate for restarts: syngate --port 80 --syn auto -- COMMAND",
                 )],
             ),
             (
@@ -143,7 +143,7 @@ mod tests {
                 |_, _| (),
                 &[(
                     "reuseport_group",
-                    "a SO_REUSEPORT group of 4, held by nginx: a reload that closes some of them resets what waits in their queues (tcp_migrate_req is 0); wrap reloads too: syngate --port 80 --syn auto --reload -- systemctl reload nginx",
+                    "a SO_REUSEPORT group of 4, held by nginx: a reload that closes some of them resets what waits in their queues (tcp_migrate_req is 0); use syngate for reloads too: syngate --port 80 --syn auto --reload -- systemctl reload nginx",
                 )],
             ),
             (
@@ -175,7 +175,7 @@ mod tests {
                     ("one_process", ""),
                     (
                         "small_backlog",
-                        "80: backlog 128: at 1,000 new connections a second it holds those of 128 ms; what comes while it is full is dropped, and tried again a second later; the service asked for no more (net.core.somaxconn allows 4096)",
+                        "80: backlog 128: a service that accepts nothing for 128 ms fills it, at 1,000 new connections a second; those that come then are dropped, and tried again a second later; the service asked for no more (net.core.somaxconn allows 4096)",
                     ),
                 ],
             ),
@@ -190,7 +190,7 @@ mod tests {
                     ("one_process", ""),
                     (
                         "small_backlog",
-                        "is reset (tcp_abort_on_overflow); net.core.somaxconn is 128: raise it",
+                        "are reset (tcp_abort_on_overflow); net.core.somaxconn is 128: raise it",
                     ),
                 ],
             ),
@@ -201,7 +201,7 @@ mod tests {
                     ("one_process", ""),
                     (
                         "accept_queue",
-                        "300 connections wait to be accepted, and 511 may",
+                        "300 connections wait to be accepted, of 511 at most",
                     ),
                 ],
             ),
@@ -442,9 +442,9 @@ mod tests {
     #[test]
     fn a_full_queue_resets_where_the_host_says_so() {
         for (abort, says) in [
-            (Some(1), "is reset (tcp_abort_on_overflow)"),
-            (Some(0), "is dropped, and tried again"),
-            (None, "is dropped, and tried again"),
+            (Some(1), "are reset (tcp_abort_on_overflow)"),
+            (Some(0), "are dropped, and tried again"),
+            (None, "are dropped, and tried again"),
         ] {
             let mut host = usual();
             host.sysctls.insert("net.ipv4.tcp_abort_on_overflow", abort);

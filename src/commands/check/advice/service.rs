@@ -121,7 +121,7 @@ impl Service<'_> {
         };
         let few = few_parked(host).unwrap_or_default();
         let slowly = match self.holders().0.contains("sshd") {
-            true => "; sshd refuses some of a burst (MaxStartups): take --release-rate 40",
+            true => "; sshd refuses some of a burst (MaxStartups): use --release-rate 40",
             false => "",
         };
         let mut endpoints = self.endpoints.iter();
@@ -166,7 +166,7 @@ impl Service<'_> {
             0 => self.advice(
                 "holders_unseen",
                 &format!(
-                    "{one}; who holds it can't be seen{}; wrap restarts",
+                    "{one}; who holds it can't be seen{}; use syngate for restarts",
                     if host.privileges.sys_ptrace {
                         " (a process elsewhere, or the kernel itself)"
                     } else {
@@ -178,21 +178,21 @@ impl Service<'_> {
                 "master_worker",
                 &format!(
                     "{one}, held by {names}, a worker of a master (-W, master-worker): the master hands \
-                     it on at a reload, so no gate is needed for that; wrap restarts"
+                     it on at a reload, so no gate is needed for that; use syngate for restarts"
                 ),
             ),
             1 => self.advice(
                 "one_process",
                 &format!(
                     "{one}, held by {names} alone: a restart closes it, and so does a reload that \
-                     starts a new process (wrap that with --syn auto --reload); wrap restarts"
+                     starts a new process (use --syn auto --reload for that); use syngate for restarts"
                 ),
             ),
             count => self.advice(
                 "shared_socket",
                 &format!(
                     "{one}, held by {names} ({count} processes): a reload that leaves the first of them running \
-                     needs no gate (syngate reload NAME adds a test before it and a look after it); wrap restarts"
+                     needs no gate (syngate reload NAME adds a test before it and a look after it); use syngate for restarts"
                 ),
             ),
         };
@@ -212,14 +212,14 @@ impl Service<'_> {
         if migrate == Some(1) {
             let text = format!(
                 "{of}: what waits in the queue of a socket that a reload closes is moved to another \
-                 one (tcp_migrate_req is 1); wrap restarts"
+                 one (tcp_migrate_req is 1); use syngate for restarts"
             );
             let advice = self.advice("reuseport_migrated", &text);
             return advice.by(self.call("restart", host));
         }
         let text = format!(
             "{of}: a reload that closes some of them resets what waits in their queues \
-             (tcp_migrate_req is {}); wrap reloads too",
+             (tcp_migrate_req is {}); use syngate for reloads too",
             shown(migrate)
         );
         let advice = self.advice("reuseport_group", &text);
@@ -236,8 +236,8 @@ impl Service<'_> {
             self.advice(
                 "accept_queue",
                 &format!(
-                    "{waiting} connections wait to be accepted, and {backlog} may: the service is \
-                     behind; what comes once it is full is {}",
+                    "{waiting} connections wait to be accepted, of {backlog} at most: the service \
+                     accepts too slowly; once its queue is full, new ones are {}",
                     overflow(host)
                 ),
             )
@@ -265,8 +265,8 @@ impl Service<'_> {
         Some(self.advice(
             "small_backlog",
             &format!(
-                "backlog {backlog}: at 1,000 new connections a second it holds those of {backlog} \
-                 ms; what comes while it is full is {}; {raise}",
+                "backlog {backlog}: a service that accepts nothing for {backlog} ms fills it, at 1,000 new connections a \
+                 second; those that come then are {}; {raise}",
                 overflow(host)
             ),
         ))
