@@ -463,7 +463,7 @@ fn a_roll_out_over_ssh_goes_through_a_fleet_unnoticed() {
     for line in [
         "string ok\n",
         "string hey\n",
-        "while a gate that takes any is closed\n",
+        "rules while the gate is closed\n",
     ] {
         assert!(check.stdout.contains(line), "{line}: {check:?}");
     }

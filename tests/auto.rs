@@ -235,8 +235,7 @@ fn a_dry_run_has_the_rules_of_what_will_be_taken() {
     let service = Serve::on("0.0.0.0:80").start(&host).unwrap();
     for (options, first) in [("", "park"), ("--reload", "handover")] {
         let planned = plan(&format!("--syn auto {options}"));
-        let told =
-            format!("# no rules of a gate, since {first} can be done here: --syn hold shows");
+        let told = format!("# no rules: {first} can be done here, and has none (--syn hold shows");
         assert!(planned.contains(&told), "{planned}");
         let mut lines = planned.lines();
         assert!(

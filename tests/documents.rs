@@ -1020,8 +1020,9 @@ fn completions_work_in_their_shells() {
     assert!(bash("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
 
     let fish = |line: &str| {
-        let script =
-            format!("source syngate.fish; complete -C '{line}' | string replace -r \\t.\\* ''; true");
+        let script = format!(
+            "source syngate.fish; complete -C '{line}' | string replace -r \\t.\\* ''; true"
+        );
         run("fish", &["--no-config", "-c", &script])
     };
     assert_eq!(fish("syngate --dra"), drains);

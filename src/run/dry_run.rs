@@ -39,7 +39,7 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     let rules = match first {
         None => rules(),
         Some((first, Some(Ok(())))) => format!(
-            "# no rules of a gate, since {first} can be done here: --syn {} shows those that it would have otherwise\n",
+            "# no rules: {first} can be done here, and has none (--syn {} shows the rules where it can't)\n",
             steer.action()
         ),
         Some((first, Some(Err(why)))) => {

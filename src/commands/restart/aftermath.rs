@@ -146,7 +146,7 @@ impl Down<'_> {
         match (self.test, self.control) {
             (Some(test), _) => format!("to see why: {test}, or {log}; "),
             (None, Control::Systemd(_)) => format!("{log} tell why{end}"),
-            (None, Control::Init(_)) => format!("{log} tells why{end}"),
+            (None, Control::Init(_)) => format!("the output above, or {log}, tells why{end}"),
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
                 None,
                 None,
                 format!("/etc/init.d/web is down: {refused}"),
-                "its log tells why: correct that first, then service web start".to_owned(),
+                "the output above, or its log, tells why: correct that first, then service web start".to_owned(),
             ),
             (
                 &script,
@@ -223,7 +223,7 @@ mod tests {
         let expected = [
             "web (pid 7) runs, but listens on 81,8080 and not on 80: there its new clients wait in the rooms of \
              syngate keep",
-            "its log tells why; correct its configuration, then service web restart",
+            "the output above, or its log, tells why; correct its configuration, then service web restart",
         ];
         assert_eq!(down.lines(), expected);
     }

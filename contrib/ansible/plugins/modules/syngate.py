@@ -587,7 +587,7 @@ def dry_run(module, syngate, words):
     rules = stdout.partition("\n\n")[2]
     diff = {
         "before_header": "rules",
-        "after_header": "rules, while a gate that takes any is closed",
+        "after_header": "rules while the gate is closed",
         "before": "",
         "after": rules,
     }
