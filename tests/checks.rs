@@ -19,9 +19,9 @@ use testkit::{Host, Load, Pair, Running, SERVER, wait_until};
 const STANDBY: u16 = 8080;
 const LONG: Duration = Duration::from_secs(60);
 
-/// Who is to be served may take its time.
+/// How long a client waits that is served in the end.
 const ASK: &str = "curl -sf -m 20 -o /dev/null";
-/// Exit status 28 before the kernel sends a SYN again (curl(1)).
+/// curl(1) gives up, with status 28, before its kernel sends the SYN again.
 const ASK_BRIEFLY: &str = "curl -sf -m 0.8 -o /dev/null";
 
 /// Whether a client gets no answer at port 80.
@@ -45,14 +45,14 @@ fn service(host: &Host) -> Instance {
     Instance::start(host, "main", server)
 }
 
-/// No control group of the run's own.
+/// Asserts that the run's control group is gone.
 fn no_group_is_left(host: &Host, outcome: &Outcome) {
     let name = outcome.report["run"].as_str().unwrap();
     let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}*'");
     assert_eq!(host.sh(&groups).unwrap().stdout, "");
 }
 
-/// Runs it with a check that asks the service and then waits until `meanwhile` has been.
+/// Runs it with a check that asks the service and then waits until `meanwhile` has returned.
 fn checked(host: &Host, call: Call, meanwhile: impl FnOnce()) -> Outcome {
     let mut asked = Latch::new(host, "asked");
     let check = format!(
@@ -124,7 +124,7 @@ fn a_check_asks_the_service_while_the_standby_serves_all_others() {
     }
 }
 
-/// It would ask on, and nobody would hear the answer.
+/// Nobody waits any more for the answer of this check.
 #[test]
 fn a_check_ends_with_a_run_that_is_killed() {
     let pair = Pair::new().unwrap();
@@ -141,7 +141,7 @@ fn a_check_ends_with_a_run_that_is_killed() {
     run.wait().unwrap();
     let alive = || host.sh(&format!("kill -0 {pid}")).unwrap().ok();
     wait_until(SOON, "the end of the check", || !alive()).unwrap();
-    // The group that it was in is the one thing that is left.
+    // Only the check's control group is left.
     assert_eq!(syngate(host, "clear").code(), 0);
     let groups = format!("find /sys/fs/cgroup -name '{}'", group.trim());
     let gone = || host.sh(&groups).unwrap().stdout.is_empty();
@@ -180,7 +180,7 @@ fn where_there_are_no_control_groups_a_check_waits_as_all_others_do() {
     assert_eq!(main.count(), 0);
 }
 
-/// It would wait until the gate opens, and the gate until it has ended.
+/// Otherwise COMMAND waits for the gate to open, and the gate waits for COMMAND to end.
 #[test]
 fn a_command_that_asks_the_process_that_it_has_started_gets_its_answer() {
     for action in ["drop", "hold"] {
@@ -279,10 +279,10 @@ fn restarts(action: &str) -> u32 {
     given.map_or(1, |given| given.parse().unwrap())
 }
 
-/// For as many restarts as there may be.
+/// Longer than all restarts together.
 const VERY_LONG: Duration = Duration::from_secs(600);
 
-/// It listens long before it can serve.
+/// The service listens long before it can serve.
 #[test]
 fn no_client_meets_a_service_that_listens_and_can_t_serve_yet() {
     std::thread::scope(|threads| {
@@ -298,7 +298,7 @@ fn no_client_meets_a_service_that_listens_and_can_t_serve_yet() {
                     "-c",
                     &format!("until {ASK} {url}; do sleep 0.01; done"),
                 ]);
-                // Local clients wait for the gate, too, and are none of the check's.
+                // Clients of this host wait for the gate, too, though they are no part of the check.
                 let (client, to) = match action {
                     "hold" => (host, "127.0.0.1"),
                     _ => (&pair.client, SERVER),
@@ -443,7 +443,7 @@ fn urls_that_make_no_sense_are_refused() {
     }
 }
 
-/// It fails for the same reason again and again.
+/// The check fails many times for one reason, and prints that once.
 #[test]
 fn what_a_check_prints_is_told_when_it_changes() {
     let host = Host::new().unwrap();
@@ -464,7 +464,7 @@ fn what_a_check_prints_is_told_when_it_changes() {
             .count()
     };
     assert_eq!((told("3"), told("0")), (1, 1), "{outcome:?}");
-    // What runs still when the time is over has its say, too.
+    // A check that still runs when the time is over is shown with its output, too.
     let call = harness::call(&host, words("--port 80 --settle 0 --ready-timeout 1s"));
     let outcome = call
         .args(["--ready-check", "echo asking; exec sleep 1000"])

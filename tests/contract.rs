@@ -1405,7 +1405,7 @@ fn noted_files(host: &Host, name: &str) -> Vec<(u32, String)> {
 }
 
 #[test]
-fn programs_that_are_run_get_no_file_of_ours() {
+fn programs_that_are_run_inherit_no_file_of_syngate() {
     let host = Host::new().unwrap();
     serve(&host);
     let locks = host.dir().join("locks").display().to_string();

@@ -1,5 +1,5 @@
-//! A standby and its guard, from the side of the run: it is started as our caller would have, all of
-//! it is stopped, and it does not outlive the process that started it.
+//! A standby and its guard, as the run sees them. The standby starts in the environment of syngate's caller, all of
+//! its processes are stopped, and it does not outlive the run.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -14,7 +14,7 @@ use syngate::{CommandExit, Standby, Stop};
 use testkit::wait_until;
 
 const SOON: Duration = Duration::from_secs(10);
-/// A time of grace that no test sees the end of.
+/// A grace time that is longer than each test.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -27,8 +27,8 @@ const KILLED: Stop = Stop {
     left: false,
 };
 
-/// A directory of the test's, which all of its standbys have in their environment. At the end it kills
-/// them, also those of a test that has failed, and waits until nothing is left.
+/// The test's directory. All of its standbys have it in their environment, so that they are found and killed at the
+/// end, also if the test has failed.
 #[derive(Debug)]
 struct Place(PathBuf);
 
@@ -63,7 +63,7 @@ impl Place {
         Standby::start_by(syngate, line.as_ref(), environment, mask, grace).unwrap()
     }
 
-    /// What the standby has written there; a line at least.
+    /// What the standby has written into that file. Waits for the first line.
     fn read(&self, name: &str) -> String {
         let mut text = String::new();
         wait_until(SOON, name, || {
@@ -134,7 +134,7 @@ fn lives(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z")
 }
 
-/// How many live in a session.
+/// How many processes are alive in a session.
 fn in_session(session: i32) -> usize {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -165,7 +165,7 @@ fn wait_gone(pids: &[i32]) {
     .unwrap();
 }
 
-/// How its shell ends, waited for as a run would.
+/// Waits as a run does, and returns how the shell ended.
 fn wait_ended(standby: &mut Standby) -> CommandExit {
     wait_until(SOON, "its end", || standby.ended().is_some()).unwrap();
     standby.ended().unwrap()
@@ -205,7 +205,7 @@ fn how_it_ends_by_itself_is_told() {
 }
 
 #[test]
-fn news_wakes_who_polls() {
+fn news_wakes_a_poll() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let place = Place::of("polls");
     let mut standby = place.start("exit 0", LONG);
@@ -221,7 +221,7 @@ fn news_wakes_who_polls() {
     assert_eq!(standby.ended(), Some(CommandExit::Code(0)));
 }
 
-/// The shell ends, the daemon and its child, each of a session of its own, are stopped all the same.
+/// The shell has ended. The daemon and its child, each in its own session, are stopped all the same.
 const DAEMON: &str = "setsid sh -c 'setsid sleep 1000 & echo $! >$DIR/child.pid; \
                       echo $$ >$DIR/daemon.pid; wait' &";
 
@@ -239,9 +239,9 @@ fn daemons_are_stopped_too() {
 }
 
 #[test]
-fn who_does_not_listen_is_killed_when_the_time_is_over() {
+fn a_standby_that_ignores_sigterm_is_killed_after_the_grace_time() {
     let place = Place::of("deaf");
-    // What has to end for the test to go on must not be what is to be killed.
+    // The loop waits in short sleeps, so that SIGKILL of the shell leaves nothing that runs on for long.
     let line = "trap '' TERM; echo $$ >$DIR/shell.pid; while :; do sleep 0.01; done";
     let mut standby = place.start(line, SHORT);
     let shell = place.pid("shell");
@@ -266,7 +266,7 @@ fn no_time_of_grace_is_a_kill() {
 }
 
 #[test]
-fn who_is_stopped_can_be_ended_and_killed() {
+fn a_stopped_standby_can_be_ended_and_killed() {
     for (ignored, grace, stop) in [("", LONG, GONE), ("trap '' TERM; ", SHORT, KILLED)] {
         let place = Place::of("stopped");
         let line = format!("{ignored}echo $$ >$DIR/shell.pid; while :; do kill -STOP $$; done");
@@ -294,7 +294,7 @@ fn it_may_take_its_time_within_the_grace() {
 }
 
 #[test]
-fn it_does_not_outlive_who_started_it() {
+fn it_does_not_outlive_the_process_that_started_it() {
     let place = Place::of("dropped");
     let standby = place.start(format!("{DAEMON} sleep 1000; true"), LONG);
     let (shell, daemons) = (
@@ -308,7 +308,7 @@ fn it_does_not_outlive_who_started_it() {
     wait_gone(&[shell, daemons[0], daemons[1], guard]);
 }
 
-/// This test is the run as well: itself, called with that variable.
+/// The test calls its own program with a variable, which makes that process the run.
 #[test]
 fn it_does_not_outlive_a_run_that_is_killed() {
     const AS_RUN: &str = "STANDBY_TEST_AS_RUN";
@@ -334,7 +334,7 @@ fn it_does_not_outlive_a_run_that_is_killed() {
 }
 
 #[test]
-fn deaf_ones_do_not_outlive_who_started_them_either() {
+fn a_standby_that_ignores_sigterm_does_not_outlive_its_run_either() {
     let place = Place::of("dropped-deaf");
     let line = format!("trap '' TERM; {DAEMON} while :; do sleep 0.01; done");
     let standby = place.start(line, SHORT);
@@ -345,7 +345,7 @@ fn deaf_ones_do_not_outlive_who_started_them_either() {
 }
 
 #[test]
-fn it_is_kept_if_that_is_wished() {
+fn it_is_kept_on_request() {
     let place = Place::of("kept");
     let standby = place.start(format!("echo $$ >$DIR/shell.pid; {DAEMON} wait"), SHORT);
     let all = ["shell", "daemon", "child"].map(|name| place.pid(name));
@@ -406,9 +406,9 @@ fn a_guard_that_is_stopped_leaves_no_standby() {
     wait_nobody_in(guard);
 }
 
-/// Who starts others all the time has started one while the rest were being killed.
+/// A process that keeps starting others has started one while the rest were being killed.
 #[test]
-fn without_a_guard_nobody_escapes_who_is_started_meanwhile() {
+fn without_a_guard_a_process_that_starts_meanwhile_does_not_escape() {
     for _ in 0..20 {
         let place = Place::of("unguarded-many");
         let mut standby = place.start("while :; do sleep 1000 & sleep 0.001; done", LONG);
@@ -421,7 +421,7 @@ fn without_a_guard_nobody_escapes_who_is_started_meanwhile() {
 }
 
 #[test]
-fn what_means_its_whole_group_does_not_mean_the_guard() {
+fn a_signal_to_its_group_does_not_reach_the_guard() {
     let place = Place::of("group");
     let until = "while [ ! -s $DIR/daemon.pid ]; do sleep 0.01; done";
     let mut standby = place.start(format!("{DAEMON} {until}; kill -KILL 0"), LONG);
@@ -433,7 +433,7 @@ fn what_means_its_whole_group_does_not_mean_the_guard() {
 }
 
 #[test]
-fn it_is_started_as_our_caller_would_have() {
+fn it_starts_in_the_callers_environment() {
     let place = Place::of("started");
     let mut environment = place.environment();
     environment.push(c"OTHER=a b\xff=\n".into());
@@ -473,7 +473,7 @@ fn it_is_started_as_our_caller_would_have() {
 }
 
 #[test]
-fn the_guard_has_nothing_of_anybodys() {
+fn the_guard_inherits_nothing() {
     let place = Place::of("guard");
     let standby = place.start("sleep 1000; true", LONG);
     let guard = guard_of(standby.pid());
@@ -497,7 +497,7 @@ fn the_guard_has_nothing_of_anybodys() {
 }
 
 #[test]
-fn no_file_of_ours_is_its_own() {
+fn the_standby_inherits_no_file_of_syngate() {
     let place = Place::of("files");
     // A program that is not careful inherits it.
     let ours = nix::unistd::dup(fs::File::open("/dev/zero").unwrap()).unwrap();

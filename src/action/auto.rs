@@ -112,7 +112,7 @@ impl ToChoose {
 }
 
 impl Planned for ToChoose {
-    /// Of the one that is tried first.
+    /// Of the action that is tried first.
     fn name(&self) -> &'static str {
         let mut possible = self.possible();
         possible.next().map_or(NAME, |first| first.name())
@@ -139,7 +139,7 @@ impl Planned for ToChoose {
         }
     }
 
-    /// That of the first with rules.
+    /// That of the first action that has rules.
     fn steer(&self) -> Result<Option<Steer>> {
         for planned in self.possible() {
             if let Some(steer) = planned.steer()? {

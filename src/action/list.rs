@@ -72,8 +72,8 @@ pub(crate) fn value_of_syn(name: &str) -> Option<&'static str> {
     named(name).map(|entry| entry.value)
 }
 
-/// Options that have no effect with all actions, and those with which they have one. Where `park` and `handover` refuse
-/// one for a reason of their own, they are here all the same.
+/// Options that work with some actions only, each with these actions. `park` and `handover` are listed even for options
+/// that they refuse: they give a reason of their own.
 const OF_SOME: &[(&str, &[&str])] = &[
     ("max-held", WAITING),
     ("max-held-per-source", WAITING),
@@ -94,8 +94,10 @@ const WAITING: &[&str] = &["hold", "auto", "park", "handover"];
 const STANDBY: &[&str] = &["redirect"];
 const PEER: &[&str] = &["divert"];
 
+/// Checks the options on the command line. Variables are not checked: they may be there for other calls.
+///
 /// # Errors
-/// The call has an option that has no effect with this action. A variable may be there for other calls.
+/// An option has no effect with this action.
 fn has_effect(action: &str, given: &Given) -> Result<(), String> {
     let typed = |option: &str| {
         given.value_source(&option.replace('-', "_")) == Some(ValueSource::CommandLine)
@@ -129,13 +131,13 @@ pub(crate) fn limits() -> impl Iterator<Item = &'static (&'static str, Limit)> {
     ENTRIES.iter().flat_map(|entry| entry.limits)
 }
 
-/// What the guard process of an action does that is called with these words.
+/// The work of the guard process that is started with these words, if it is a guard of an action.
 pub(crate) fn guard(words: &[OsString]) -> Option<GuardWork> {
     ENTRIES.iter().find_map(|entry| (entry.guard)(words))
 }
 
-/// What to say of a gate that stands, by its action as the run gave it, and where it steers to. An action
-/// that this version does not know is told of as one that stops SYNs.
+/// The words for a gate that stands, and where it steers connections to. `action` is the text that the run wrote
+/// into its rules. For an action that this version does not know, the words are those of `drop`.
 pub(crate) fn standing(action: &str) -> (&'static Standing, &str) {
     let (name, to) = action.split_once('=').unwrap_or((action, ""));
     let words = named(name).map_or(&Standing::STOPS, |entry| &entry.standing);
@@ -183,7 +185,7 @@ fn parse(text: &str) -> Result<SynValue, String> {
     }
 }
 
-/// What a value that is none was meant to be: `redirect:8080` is an action with a colon in place of `=`.
+/// The action that a wrong value probably means. In `redirect:8080`, a colon stands in place of `=`.
 fn guess(text: &str) -> Option<String> {
     let steers = |name: &str| named(name).is_some_and(|entry| entry.value.contains('='));
     if let Some((name, to)) = text.split_once(':').filter(|(name, _)| steers(name)) {

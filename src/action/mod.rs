@@ -6,7 +6,7 @@
 //!
 //! # How to add an action
 //!
-//! An action is whole in its folder below `action/`. Three things make one:
+//! Everything about an action is in its folder below `action/`. It takes three steps:
 //!
 //! 1. **The folder.** An `Entry` has its name for `--syn`, its help, and its options (a clap struct). It parses what
 //!    stands behind `=`. It tells which of the options make no sense without the action, and the names of its objects

@@ -186,7 +186,7 @@ fn a_linger_beside_a_command_that_still_runs() {
     assert_eq!(tale.saw(1_031, on_80(&[2])), Some(Task::End));
 }
 
-/// USR1 has opened the gate: what is said is what the end of the run waits for.
+/// USR1 has opened the gate. The message names what still keeps the run from ending.
 #[test]
 fn a_linger_beside_a_listener_that_is_missing() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -227,7 +227,7 @@ fn nobody_is_sent_where_nobody_listens() {
     assert_eq!(tale.state.facts.abandoned.unwrap().reason, "standby_gone");
 }
 
-/// One that has ended comes back for nobody. What it does once the gate is open ends no run.
+/// A standby that has ended does not come back, so the gate opens at once. Once the gate is open, its end matters no more.
 #[test]
 fn a_standby_that_ends_opens_the_gate_at_once() {
     let tale = || {
@@ -302,7 +302,7 @@ fn the_gate_opens_when_nobody_waits_any_more() {
     assert!(tale.state.noted().release_cut.is_none());
 }
 
-/// The restart comes only while held SYNs are released: they wait for the new listener.
+/// The old listener ends during the release: the SYNs that are still held wait for the new one.
 #[test]
 fn a_listener_that_ends_during_the_release() {
     let mut tale = held(config());
@@ -332,7 +332,7 @@ fn the_release_is_bounded() {
     assert!(tale.state.noted().release_cut.is_some());
 }
 
-/// The first signal leaves the held SYNs their rounds; the second one takes them away.
+/// After the first signal, held SYNs are still released in rounds. The second signal opens at once.
 #[test]
 fn the_second_signal_does_not_wait_for_held_syns() {
     let signal = || Event::Signal(TERM, Sender::Process);
@@ -351,7 +351,7 @@ fn the_second_signal_does_not_wait_for_held_syns() {
     tale.opens_and_ends(action);
 }
 
-/// The service was ready in time, and only the held SYNs were still let go.
+/// The service was ready before the deadline. Only the release of held SYNs went on beyond it.
 #[test]
 fn a_deadline_during_the_last_release_cuts_nothing_short() {
     let mut tale = held(config());

@@ -31,11 +31,11 @@ pub(crate) fn brief(program: Command) -> Command {
     })
 }
 
-/// What `syngate help` tells of besides the commands: pages of the manual.
+/// A page of the manual that `syngate help NAME` shows, besides those of the commands.
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     about: &'static str,
-    /// The group of options that belongs to it is that of this one.
+    /// An option. The help shows the group that this option is in.
     option: Option<&'static str>,
 }
 

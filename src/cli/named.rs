@@ -15,7 +15,7 @@ pub(crate) struct NamedArgs {
     pub(crate) name: String,
     pub(crate) no_precheck: bool,
     pub(crate) options: Box<RunOptions>,
-    /// Those options of a run that were given, in the order of the help.
+    /// The options that the call has, in the order of the help.
     pub(crate) given: Vec<Given>,
     /// The switches that the environment turns off.
     pub(crate) off: Vec<String>,

@@ -117,7 +117,7 @@ struct Clearing<'a> {
 }
 
 impl Clearing<'_> {
-    /// Those that may have to open, or to end.
+    /// The runs that may have to open their gates, or to end.
     fn runs(&self, census: &mut Census) -> Vec<Living> {
         let mut runs = census.living().to_vec();
         if self.force {
@@ -244,7 +244,7 @@ impl Clearing<'_> {
         opened || self.force
     }
 
-    /// Its rules stay behind an open gate, as for connections to a standby.
+    /// The gate is open and its rules stay, as for connections to a standby.
     fn tell_what_goes_on(&self, gate: &Found, run: &Living) {
         let who = gate.who.as_ref().filter(|_| !self.force);
         if let Some(what) = who.and_then(|who| list::standing(&who.action).0.open) {

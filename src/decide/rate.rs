@@ -32,7 +32,7 @@ impl Rate {
         }
     }
 
-    /// So many have gone.
+    /// The number of connections that have gone.
     pub(crate) fn spend(&mut self, gone: usize, now: Instant) {
         if let Some(each) = self.each.filter(|_| gone > 0) {
             let gone = u32::try_from(gone).unwrap_or(u32::MAX);

@@ -16,7 +16,7 @@ pub(crate) const SESSION_BACKLOG: u32 = 16;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Suspect<'a> {
     listener: &'a Listener,
-    /// Who holds it.
+    /// The processes that hold it.
     pids: Vec<i32>,
     /// The ports on which the parent of all of them listens.
     ports: PortSet,
@@ -51,7 +51,7 @@ pub(crate) fn suspects(seen: &Sample, descends: impl Fn(i32, i32) -> bool) -> Ve
         .collect()
 }
 
-/// Those of them whose holders serve a client that has come to such a port, at the same address.
+/// The suspects whose holders serve a client that has come to such a port, at the same address.
 /// `clients`: the processes that hold those connections.
 pub(crate) fn confirmed(
     suspects: &[Suspect],

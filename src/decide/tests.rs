@@ -618,14 +618,14 @@ fn an_address_that_was_missing_already_closes_nothing() {
     let action = tale.saw(5_000, on_two(1, 0));
     tale.opens_and_ends(action);
 
-    // One that came back is missed when it goes again.
+    // A listener that came back counts as missing when it goes again.
     let mut tale = opens_without_the_third();
     assert_eq!(tale.saw(1_200, on_addresses(&[1, 2, 6])), None);
     assert_eq!(tale.saw(1_300, on_addresses(&[1, 2, 6])), None);
     assert_eq!(tale.saw(1_400, on_two(1, 2)), shuts);
 }
 
-/// Its restart is done, although the run still watches another port.
+/// The restart of this service is done, although the run still watches another port.
 #[test]
 fn a_new_listener_that_ends_is_not_a_late_restart() {
     let both = |on_80: u64, on_443: u64| {
@@ -703,7 +703,7 @@ fn a_listener_that_stays_is_told_of() {
         tale.opens_and_ends(action);
     }
 
-    // That a process has left it says nothing.
+    // A process that has left the listener proves nothing.
     let two = held_by(on_80(&[1]), &[10, 11]);
     let mut tale = Tale::running(config(), &two);
     tale.exits(60, 0);
@@ -1172,7 +1172,7 @@ fn a_service_that_was_left_alone_delays_nobody() {
     let action = tale.saw(900, on_two_services(4, 3));
     tale.opens_and_ends(action);
 
-    // One that has changed, too, settles.
+    // A group that has changed, too, settles.
     let mut tale = Tale::running(config(), &before);
     tale.exits(60, 0);
     let mut changed = on_two_services(1, 3);
@@ -1558,7 +1558,7 @@ fn a_listener_that_comes_after_the_opening_comes_too_late() {
     assert_eq!(tale.state.facts.missing.listeners.len(), 1);
     tale.opens_and_ends(action);
 
-    // It never comes: it is told of once.
+    // The listener never comes, and one message tells of it.
     let mut tale = opened();
     let action = tale.saw(3_060, on(&[(80, 1)]));
     assert_eq!(tale.state.facts.missing.ports, ports("81"));
@@ -1937,7 +1937,7 @@ fn a_listener_that_ends_behind_an_open_port_is_told_of() {
     tale.saw(40_000, on_80(&[]));
     assert_eq!(tale.state.facts.unserved, ports("80"));
 
-    // Who sends USR1 wants the gate open all the same.
+    // USR1 asks for an open gate all the same.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[]));

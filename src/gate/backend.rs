@@ -35,7 +35,7 @@ impl Remark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flows {
     pub all: u64,
-    /// Those that syngate waits for.
+    /// The connections that syngate waits for.
     pub left: usize,
     /// Of `left`, those whose clients have not closed their side.
     pub open: usize,
@@ -73,7 +73,7 @@ pub(crate) trait Backend {
     /// The ports to which the kernel stops new SYNs now, read back from the kernel.
     ///
     /// # Errors
-    /// They can't be read.
+    /// The kernel's rules can't be read.
     fn shut(&mut self) -> Result<PortSet>;
 
     /// How many SYNs the rules have stopped so far.

@@ -19,12 +19,12 @@ pub(crate) enum Does {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Matched {
     These(PortSet),
-    /// It compares them in a way that syngate does not read.
+    /// The rule compares ports in a way that syngate does not read.
     Unread,
 }
 
 impl Matched {
-    /// Those of `gated` that the rule may match.
+    /// The ports of `gated` that the rule may match.
     pub(crate) fn among(&self, gated: &PortSet) -> PortSet {
         match self {
             Matched::These(ports) => ports.intersection(gated),

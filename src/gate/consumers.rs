@@ -29,14 +29,14 @@ pub(crate) struct Consuming {
     pub(crate) effect: Effect,
     /// Table and chain of the rule.
     pub(crate) by: String,
-    /// It stands before any gate.
+    /// The rule stands before any gate.
     pub(crate) early: bool,
 }
 
 /// What is known of the host's firewall.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Firewall {
-    /// Of each kind one, the worst first. A gate in prerouting comes before them.
+    /// One rule of each kind, the worst first. A gate in prerouting comes before them.
     pub(crate) consumers: Vec<(Consumes, String)>,
     /// The same of those that come before any gate.
     pub(crate) early: Vec<(Consumes, String)>,

@@ -14,7 +14,7 @@ use crate::kernel::mark::mark_sockets;
 pub(crate) enum Door {
     /// The sockets of this control group have it. Dropping it dissolves the group.
     Group { group: ControlGroup, _marks: Link },
-    /// Who asks marks its sockets itself.
+    /// The program that asks marks its sockets itself.
     Mark,
 }
 

@@ -36,7 +36,7 @@
 //! | the services database, files of the command line, the lock file, command lines of others in /proc | read before the gate closes, or once it is open |
 //! | the report | written once the gate is open; a pipe without a reader is not waited for |
 //!
-//! Of /proc the run reads only what the kernel tells without a lock of the process's memory (stat, status,
+//! From /proc the run reads only what the kernel tells without a lock of the process's memory (stat, status,
 //! cgroup, the links in fd), so one that hangs in the kernel does not hold it up. A namespace file for
 //! `--listen-netns` on a server is refused (`tell/remote.rs`). There are no other services that the run would
 //! talk to: no DNS, no syslog, no sd_notify; the journal is stderr.

@@ -48,7 +48,7 @@ pub(crate) fn hand_over(guard: &RoomGuard) -> Result<()> {
 fn hand_one_over(guard: &RoomGuard) -> Result<()> {
     for signal in [HAND_OVER, Signal::SIGKILL] {
         tell(guard, signal)?;
-        // It may have been stopped.
+        // The guard may have been stopped.
         tell(guard, Signal::SIGCONT)?;
         if comes_true(|| !lives(guard), LOOK_EVERY, HANDS_OVER_WITHIN) {
             return Ok(());
@@ -60,7 +60,7 @@ fn hand_one_over(guard: &RoomGuard) -> Result<()> {
 /// Has the guard of a run that hangs or is stopped hand over now, also if somebody has stopped the guard as well.
 ///
 /// # Errors
-/// It can't be told.
+/// The order can't be sent.
 pub(crate) fn wake(guard: &RoomGuard) -> Result<()> {
     tell(guard, HAND_OVER)?;
     tell(guard, Signal::SIGCONT)
@@ -69,7 +69,7 @@ pub(crate) fn wake(guard: &RoomGuard) -> Result<()> {
 /// Kills a guard whose rooms another one has, too: it leaves them as they are.
 ///
 /// # Errors
-/// It can't be killed.
+/// The guard can't be killed.
 pub(crate) fn end_at_once(guard: &RoomGuard) -> Result<()> {
     tell(guard, Signal::SIGKILL)?;
     match comes_true(|| !lives(guard), LOOK_EVERY, HANDS_OVER_WITHIN) {
@@ -97,7 +97,7 @@ pub(crate) fn find() -> (Vec<Found>, Vec<String>) {
         let pid = guard.pid;
         match guard.is_here() {
             Some(false) => (),
-            // It may have ended meanwhile.
+            // The guard may have ended meanwhile.
             None if RoomGuard::at(pid).is_none() => (),
             None => unseen.push(format!(
                 "which ports the waiting rooms of process {pid} are for"
@@ -220,7 +220,7 @@ fn has_to_stand_back(guard: &RoomGuard, ports: &PortSet) -> Result<bool> {
     if !services.any(|service| ports.contains(service.port)) {
         return Ok(false);
     }
-    // It is about to give back those that are closed.
+    // The guard is about to give back the rooms that are closed.
     let all_open = seen.rooms.len() == guard.orders.rooms.len();
     let mut rooms = seen.rooms.iter();
     Ok(!all_open || rooms.any(|room| ports.contains(room.port) && seen.is_served(room)))
@@ -241,7 +241,7 @@ struct Home {
 }
 
 impl Home {
-    /// That of this process.
+    /// The network namespace of this process.
     fn own() -> Home {
         let own = metadata("/proc/thread-self/ns/net");
         Home {

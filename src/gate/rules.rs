@@ -51,7 +51,7 @@ impl Rules {
 /// what they count in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leaving {
-    /// Who is refused; empty: everybody.
+    /// The clients that are refused; empty: all of them.
     pub from: Networks,
     /// Only what comes to the scope's addresses and interfaces is refused.
     pub narrowed: bool,

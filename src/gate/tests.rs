@@ -15,7 +15,7 @@ struct Kernel {
     owner_alive: bool,
     calls: Vec<&'static str>,
     fail: Vec<&'static str>,
-    /// It lists other ports than it was told to shut.
+    /// The kernel lists other ports than those that it was told to close.
     lies: bool,
 }
 

@@ -80,7 +80,7 @@ impl Watchdog {
     /// Starts a watchdog for the rules of run `id`, and waits until it is ready.
     ///
     /// # Errors
-    /// It can't be started; nothing was changed.
+    /// The watchdog can't be started; nothing was changed.
     pub(crate) fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
         called(kind, id, until, Attended::start)
             .map(Watchdog)

@@ -53,7 +53,7 @@ impl Who {
             of: fact("of").map(str::to_owned),
             lock: fact("lock").and_then(FileId::parse),
             locks: fact("locks").map(PathBuf::from),
-            // It goes to terminals, and anybody may call COMMAND so.
+            // The name is shown on terminals, and any user may give COMMAND such a name.
             command: command.replace(char::is_control, " "),
         })
     }

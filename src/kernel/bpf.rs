@@ -118,7 +118,7 @@ impl<const KEY: usize, const VALUE: usize> Map<KEY, VALUE> {
     /// That of another process.
     ///
     /// # Errors
-    /// It is no map with keys and values of these sizes.
+    /// The descriptor is no map with keys and values of these sizes.
     pub(crate) fn adopt(map: OwnedFd) -> Result<Map<KEY, VALUE>> {
         // proc_pid_fdinfo(5); the kernel reads and writes as many bytes as the map says.
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
@@ -253,7 +253,7 @@ impl Program {
                 prog_type,
                 insn_cnt: (code.len() / 8) as u32,
                 insns: code.as_ptr() as u64,
-                // Who has this under the MIT licence may pass it on under the GPL as well, which the kernel
+                // The MIT licence lets its holder pass this on under the GPL as well, which the kernel
                 // asks for where a program reads its structures (linux/license.h).
                 license: c"Dual MIT/GPL".as_ptr() as u64,
                 log_level: u32::from(!log.is_empty()),

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 
-/// Of the running kernel, if it was built with CONFIG_DEBUG_INFO_BTF. Linux 5.4.
+/// The types of the running kernel, if it was built with CONFIG_DEBUG_INFO_BTF. Linux 5.4.
 const OF_KERNEL: &str = "/sys/kernel/btf/vmlinux";
 /// More than glibc keeps for later of what is given back to it (DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3)). It would keep
 /// the file, which has some MiB, for as long as the process lives.

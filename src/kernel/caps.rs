@@ -12,19 +12,9 @@ const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// That CAP_NET_ADMIN is missing, and who can give it. A container's root often lacks it.
-pub(crate) fn needed() -> &'static str {
-    const ANYBODY: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
-                           namespace: run it as root (sudo), or give it to the caller \
-                           (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
-    const ROOT: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network namespace, \
-                        which root does not have here: give it to the container (docker run --cap-add \
-                        NET_ADMIN), or to the systemd unit (CapabilityBoundingSet=), or run syngate on the host";
-    match geteuid().is_root() {
-        true => ROOT,
-        false => ANYBODY,
-    }
-}
+pub(crate) const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
+                          namespace: run it as root (sudo); in a container, start that with \
+                          --cap-add NET_ADMIN; in a systemd unit, set AmbientCapabilities=CAP_NET_ADMIN";
 
 pub(crate) const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
                                   this network namespace: run it as root (sudo)";

@@ -125,7 +125,7 @@ impl ControlGroup {
         Ok(ControlGroup { path })
     }
 
-    /// One that is there.
+    /// A control group that exists.
     pub(crate) fn at(path: &Path) -> ControlGroup {
         ControlGroup {
             path: path.to_owned(),

@@ -23,7 +23,7 @@ impl Counter {
     /// That of another process.
     ///
     /// # Errors
-    /// It is no such map.
+    /// The descriptor is no such map.
     pub(crate) fn adopt(map: OwnedFd) -> Result<Counter> {
         Map::adopt(map).map(Counter)
     }

@@ -8,7 +8,7 @@ use crate::words::ports::PortSet;
 
 /// The first and the last of them (ip_local_port_range in ip-sysctl.rst of the kernel).
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// Those of them that it gives to nobody, as `--port` takes them; often none (ip_local_reserved_ports).
+/// The ports of that range that the kernel gives to nobody, as `--port` takes them; often none (ip_local_reserved_ports).
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// # Errors

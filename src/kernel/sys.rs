@@ -215,7 +215,7 @@ pub(crate) fn pidfd(pid: Pid) -> nix::Result<OwnedFd> {
 /// Sends a signal to the process of [`pidfd`].
 ///
 /// # Errors
-/// Those of kill(2). ESRCH: it has ended.
+/// The errors of kill(2). ESRCH: the process has ended.
 pub(crate) fn signal_by(pidfd: BorrowedFd, signal: Signal) -> nix::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: it takes numbers, and a null pointer for what kill(2) would tell.

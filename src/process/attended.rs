@@ -40,7 +40,7 @@ pub(crate) enum Lost {
     Killed,
     /// Somebody has stopped it, or it hangs.
     Silent,
-    /// It has done its work, since it took the run for dead.
+    /// The guard took the run for dead, and has done its work.
     Acted,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct Attended {
     process: GuardProcess,
     line: Rc<UnixStream>,
     pulse: Pulse,
-    /// It is not ready yet.
+    /// The guard is not ready yet.
     coming: Option<Coming>,
     /// What it said when it had done its work.
     last_words: Option<Vec<u8>>,
@@ -127,7 +127,7 @@ struct Coming {
 /// What the run sees of its guard.
 enum Seen {
     Well,
-    /// It is ready now, in the place of one that is lost.
+    /// The guard is ready now, in the place of one that is lost.
     Ready(Lost),
     Lost(Lost),
 }
@@ -136,7 +136,7 @@ impl Attended {
     /// Starts a guard, and waits until it is ready.
     ///
     /// # Errors
-    /// It can't be started.
+    /// The guard can't be started.
     pub(crate) fn start(call: &Call) -> io::Result<Attended> {
         let mut attended = Attended::launch(call)?;
         attended.wait_ready()?;
@@ -263,7 +263,7 @@ impl Attended {
     /// For [`Attended::keep`]: it comes, and nobody waits for it.
     ///
     /// # Errors
-    /// It can't be started.
+    /// The guard can't be started.
     pub(crate) fn come(call: &Call) -> io::Result<Attended> {
         let another = Attended::launch(call)?;
         another.line.set_nonblocking(true)?;

@@ -33,13 +33,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
-    /// It was waited for: its pid may be another process's.
+    /// The child has ended and was waited for, so its pid may be another process's.
     over: Cell<bool>,
     /// The kernel may still refuse to execute the program.
     pending: RefCell<Option<UnixStream>>,
 }
 
-/// Whether a child has ended of which the run does not know yet. Leaves its status where it is.
+/// Whether a child has ended whose end the run has not seen yet. Does not collect its status.
 pub(crate) fn any_has_ended() -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::All, flags).is_ok_and(|status| status != WaitStatus::StillAlive)
@@ -112,7 +112,7 @@ impl Child {
         }
     }
 
-    /// Waits to hear of a refusal, on a line that ends without a word when the kernel executes the program.
+    /// Waits until the kernel executes the program, which closes the line, or until a refusal comes over the line.
     pub(super) fn expects(&self, line: UnixStream, patience: Duration) -> Option<Errno> {
         let heard = can_be_read(&line, Instant::now() + patience);
         self.pending.replace(Some(line));
@@ -179,7 +179,7 @@ impl Child {
         self.ended().is_none() && !self.over.get()
     }
 
-    /// Its end was seen.
+    /// The child has ended, and the run has seen that.
     pub(super) fn is_over(&self) -> bool {
         self.over.get()
     }
@@ -306,7 +306,7 @@ fn can_be_read(file: &impl AsFd, until: Instant) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProcessGroup {
-    /// That of syngate.
+    /// The process group of syngate.
     Inherited,
     /// A group of the child's own, in the session of syngate.
     Own,
@@ -320,7 +320,7 @@ pub(super) fn shell_words(redirections: &str, line: &OsStr) -> [OsString; 3] {
     ["sh".into(), "-c".into(), script]
 }
 
-/// Whether the file is not text. Shells, too, look for a NUL byte in its beginning.
+/// Whether the file is not text. Like shells, it looks for a NUL byte in the beginning.
 fn is_binary(file: &Path) -> bool {
     const LOOKED_AT: usize = 128;
     let mut beginning = Vec::new();

@@ -72,7 +72,7 @@ impl GuardProcess {
         let until = Instant::now() + DISMISS_TIMEOUT;
         while self.lives() {
             let now = Instant::now();
-            // It may have been stopped by a signal.
+            // A signal may have stopped the guard.
             if now >= until {
                 self.kill();
             }

@@ -58,7 +58,7 @@ pub(crate) fn somebody_in(netns: u64) -> Option<Option<i32>> {
         match fs::read_link(format!("/proc/{pid}/ns/net")) {
             Ok(found) if found == wanted => return Some(Some(pid)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
-            // It has ended, perhaps just now.
+            // The process has ended, perhaps just now.
             _ => (),
         }
     }

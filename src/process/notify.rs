@@ -10,7 +10,7 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 /// The first byte of a name that is in no file system (unix(7)).
 const ABSTRACT: u8 = b'@';
 
-/// It has begun, and does what the line says.
+/// Tells systemd that syngate has begun, and what it does.
 pub(crate) fn ready(status: &str) {
     notify(&format!("READY=1\nSTATUS={status}"));
 }
@@ -20,12 +20,12 @@ pub(crate) fn status(line: &str) {
     notify(&format!("STATUS={line}"));
 }
 
-/// It is about to become another program, which says that it is ready.
+/// Tells systemd that syngate is about to become another program, which will say that it is ready.
 pub(crate) fn reloading() {
     notify("RELOADING=1");
 }
 
-/// It is about to end.
+/// Tells systemd that syngate is about to end.
 pub(crate) fn stopping() {
     notify("STOPPING=1");
 }

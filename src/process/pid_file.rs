@@ -17,12 +17,12 @@ pub(crate) const LONGEST: usize = 65536;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) pids: Vec<i32>,
-    /// Those that the file must not name.
+    /// The processes that the file must not name.
     pub(crate) others: Vec<i32>,
 }
 
 /// # Errors
-/// It is not there, it is no regular file, or it can't be read.
+/// The file is not there, is no regular file, or can't be read.
 pub(crate) fn pids_in(file: &Path) -> io::Result<Named> {
     let place = Place::find(file)?;
     let opened = reopened(&place.there()?)?;

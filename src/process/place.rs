@@ -22,9 +22,9 @@ const MAX_LINKS: usize = 40;
 pub(crate) struct Place {
     /// For `openat` and its kin only (O_PATH).
     pub(crate) folder: File,
-    /// It names no symbolic link, unless it is an open file. There may be nothing of that name.
+    /// The path names no symbolic link, unless it is an open file. There may be nothing of that name.
     pub(crate) name: OsString,
-    /// It is an open file of some process, in `/proc/PID/fd`.
+    /// The path is an open file of some process, in `/proc/PID/fd`.
     pub(crate) open_file: bool,
     /// Why another user could lead the path elsewhere.
     pub(crate) exposed: Option<String>,
@@ -87,7 +87,7 @@ impl Place {
     /// Opens a file or folder for reading that no other user can change or lead its path away from.
     ///
     /// # Errors
-    /// It can't be opened, or another user can: who, and what helps.
+    /// syngate can't open the file, or another user can change it. The message tells who, and what helps.
     pub(crate) fn open_ours(path: &Path) -> io::Result<File> {
         let place = Place::find(path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -32,7 +32,7 @@ pub(crate) fn names() -> impl Iterator<Item = String> {
 /// What that profile says. `None`: there is none.
 ///
 /// # Errors
-/// It can't be read, or another user can change it or lead its path elsewhere.
+/// The profile can't be read, or another user can change it or lead its path elsewhere.
 pub(crate) fn read(file: &Path) -> Result<Option<Vec<u8>>, String> {
     let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     match opened(file).and_then(whole) {

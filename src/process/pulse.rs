@@ -23,7 +23,7 @@ pub(crate) enum Beat {
     /// It is time to ask.
     Ask,
     Wait,
-    /// It has not answered in time. Told once: then it is time to ask again.
+    /// The guard has not answered in time. Returned once; then it is time to ask again.
     Missed,
 }
 
@@ -66,7 +66,7 @@ impl Pulse {
     pub(crate) fn due(&self) -> Instant {
         match self.asked {
             None => self.answered + PULSE_EVERY,
-            // It wakes the run by its answer.
+            // The answer of the guard wakes the run.
             Some(_) => self.looked + PULSE_EVERY,
         }
     }

@@ -19,7 +19,7 @@ pub(crate) const LEAST_STACK: u64 = 1 << 20;
 pub(crate) const LEAST_MEMORY: u64 = 64 << 20;
 pub(crate) const LEAST_DATA: u64 = 16 << 20;
 
-/// How many files a run has to be able to open, with everything that it may have to start.
+/// The number of files that a run may need at a time, with everything that it may have to start.
 pub(crate) const LEAST_FILES: u64 = 24;
 
 /// The gate opens when this much of the CPU time is left, or [`CPU_SHARE`] if that is less: beyond the hard

@@ -11,7 +11,7 @@ use crate::kernel::sys;
 /// the kernel can't have given the pid to another process since.
 ///
 /// # Errors
-/// Those of kill(2). ESRCH: it has ended, and the pid may be another's.
+/// The errors of kill(2). ESRCH: the process has ended, and the pid may be another's.
 pub(crate) fn send(signal: Signal, pid: i32, is_meant: impl FnOnce() -> bool) -> Result<(), Errno> {
     let pid = Pid::from_raw(pid);
     let held = match sys::pidfd(pid) {

@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 /// Opens the regular file to which the path leads, for reading.
 ///
 /// # Errors
-/// It is not there, it is no regular file, or it can't be opened.
+/// The file is not there, is no regular file, or can't be opened.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let there = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     reopened(&there.into())
@@ -23,7 +23,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// Opens what was opened without access (O_PATH).
 ///
 /// # Errors
-/// It is no regular file, or it can't be opened.
+/// The file is no regular file, or can't be opened.
 pub(super) fn reopened(there: &File) -> io::Result<File> {
     if !there.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
@@ -37,7 +37,7 @@ pub(super) fn reopened(there: &File) -> io::Result<File> {
 /// The beginning of a file, as text.
 ///
 /// # Errors
-/// It can't be read.
+/// The file can't be read.
 pub(crate) fn beginning(file: File, most: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;

@@ -94,7 +94,7 @@ impl Starter {
     }
 }
 
-/// One that somebody has stopped does not hear that its line ends.
+/// A starter that somebody has stopped does not notice that its line ends.
 impl Drop for Starter {
     fn drop(&mut self) {
         if let Some((child, _)) = &self.child {

@@ -16,7 +16,7 @@ pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long to wait for the end of one that was killed.
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
-/// One that was asked. Dropping it kills it.
+/// A running systemctl. Dropping it kills it.
 pub(crate) struct Question {
     systemctl: Beside,
     give_up: Instant,
@@ -63,7 +63,7 @@ impl Question {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// It has failed, or takes too long.
+    /// systemctl has failed, or takes too long.
     pub(crate) fn wait(self) -> Result<String> {
         self.wait_unless(|| false)
     }
@@ -71,7 +71,7 @@ impl Question {
     /// The same, until `stop` says not to wait any longer.
     ///
     /// # Errors
-    /// It has failed, or takes too long.
+    /// systemctl has failed, or takes too long.
     pub(crate) fn wait_unless(self, stop: impl Fn() -> bool) -> Result<String> {
         let exit = self.systemctl.child().wait(self.give_up, stop);
         self.printed(exit)
@@ -98,7 +98,7 @@ impl Drop for Question {
 }
 
 /// # Errors
-/// It tells of no unit.
+/// systemctl tells of no unit.
 pub(crate) fn read(said: &str) -> Result<Answer> {
     let first = said.lines().next().unwrap_or_default();
     Answer::read(said).with_context(|| format!("systemctl says '{first}'"))

@@ -156,7 +156,7 @@ impl Plan {
             return Err(Ending::not_run("files", why));
         }
         if !self.config.best_effort && !caps::net_admin() {
-            return Err(Ending::not_run("privilege", caps::needed()));
+            return Err(Ending::not_run("privilege", caps::NEEDED));
         }
         Ok(())
     }

@@ -37,8 +37,8 @@ use crate::words::env::RUN_VARIABLE;
 use crate::words::ms::ms_words;
 
 impl Call<'_> {
-    /// Starts the process that becomes COMMAND. `None`: that can't be had here, and COMMAND is started
-    /// when it is due.
+    /// Starts the process that becomes COMMAND. `None`: this host can't prepare one, so COMMAND is started
+    /// when the gate is closed and the drain is over.
     ///
     /// # Errors
     /// COMMAND could not be started either.
@@ -179,7 +179,7 @@ impl Call<'_> {
     /// to hand over, once COMMAND has started the service.
     ///
     /// # Errors
-    /// It does not.
+    /// The keep did not stand back in time.
     pub(crate) fn await_keep(&self, run: &str) -> Result<(), Ending> {
         let until = Instant::now() + rooms::STANDS_BACK_WITHIN;
         let ports = self.plan.gated().listener_ports();
@@ -408,7 +408,7 @@ impl Call<'_> {
     }
 }
 
-/// What a test that has failed means for the service.
+/// The end of the message when the test of the configuration has failed.
 fn left_as_it_is(by_name: &NamedRun) -> String {
     let (name, done) = (
         &by_name.name,
@@ -452,8 +452,8 @@ pub(crate) fn answered(exit: CommandExit, answer: &str) -> Result<Netns, String>
         CommandExit::Signal(signal) => Err(format!("was ended by {}", signal_name(signal))),
     }
 }
-/// What a run does that has locked a port: it gates it, or its gate is open and its rules stay for the
-/// connections that it has steered elsewhere.
+/// What the run that has locked a port is doing there. Either its gate is closed, or its gate is open and its
+/// rules stay for connections that it has steered elsewhere.
 fn has(holder: &LockHolder) -> String {
     let gates = standing::find().gates;
     let open = gates

@@ -95,7 +95,7 @@ impl Say {
         }
     }
 
-    /// Of what somebody has to look at: also with `-q`.
+    /// A warning that somebody has to look at: it is shown with `-q`, too.
     pub(crate) fn urgent_warning(&self, text: &str) {
         self.line(Severity::Warning, text);
     }

@@ -51,7 +51,7 @@ pub(crate) enum To {
 }
 
 const EXPECTED: &str = "expected http://HOST/PATH, https://HOST/PATH, tcp:PORT or tcp:HOST:PORT";
-/// Of `tcp:PORT`.
+/// The address for `tcp:PORT`.
 const THIS_HOST: &str = "localhost";
 
 impl ReadyUrl {

@@ -14,7 +14,7 @@ const RESTART: &str = "restart";
 /// What systemd knows of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Its name, where it was asked for by another one.
+    /// The name of the unit, if the question was about an alias of it.
     pub id: String,
     load: String,
     active: String,
@@ -86,7 +86,7 @@ impl Answer {
         !matches!(self.active.as_str(), "inactive" | "failed")
     }
 
-    /// Its state, in systemd's word.
+    /// The state of the unit, in systemd's word.
     pub(crate) fn state(&self) -> &str {
         &self.active
     }

@@ -55,13 +55,13 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 struct PeerOptions {
     /// divert: max. number of connections at the peer at a time
     ///
-    /// Of each IP version; the SYNs of more are dropped, and sent again by their clients.
+    /// For each IP version. SYNs beyond that are dropped; their clients send them again.
     #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     max_diverted: u32,
 
     /// divert: max. time for the peer to answer
     ///
-    /// To accept a connection to each address and port; nothing is gated before.
+    /// It must accept a connection to each address and port before the gate closes.
     #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     peer_timeout: Duration,
 

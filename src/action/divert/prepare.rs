@@ -36,7 +36,7 @@ impl Prepared for PeerReady {
 /// Checks that connections can be handed to the peer.
 ///
 /// # Errors
-/// They can't.
+/// Connections can't be handed to the peer.
 pub(crate) fn ask_peer(to: &ToPeer, before: &mut Before) -> Result<(), Ending> {
     let diversion = to.diversion().map_err(no_peer)?;
     let mut routing = Routing::open().map_err(no_peer)?;

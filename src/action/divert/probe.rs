@@ -106,7 +106,7 @@ impl Asking {
     /// Takes in the answers. Returns whether all have come.
     ///
     /// # Errors
-    /// Those of epoll(7).
+    /// The errors of epoll(7).
     pub(crate) fn take(&mut self) -> Result<bool> {
         let mut events = [EpollEvent::empty(); AT_A_TIME];
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;

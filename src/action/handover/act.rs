@@ -90,7 +90,7 @@ impl Action for HandoverAction {
     }
 
     fn command(&mut self, pid: i32) {
-        // If that fails, its connections wait in a gap as others do.
+        // If that fails, COMMAND's connections wait in a gap as all others do.
         let _ = self.rooms.borrow().passes.take_command_in(pid);
     }
 

@@ -64,7 +64,7 @@ impl Wanted for Handover {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        // The first is --drain; 0s says what is done anyway.
+        // `IDLE` begins with --drain. `--drain 0s` is accepted, because handover does not drain.
         let drain = request.given.get_one::<Duration>("drain");
         let drains = drain.is_some_and(|drain| !drain.is_zero());
         let idle = if drains { IDLE } else { &IDLE[1..] };

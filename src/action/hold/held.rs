@@ -30,7 +30,7 @@ pub(crate) struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
-    /// What is read from now on came in later than this.
+    /// Packets that are read from now on arrived later than this.
     empty_at: Instant,
     /// Recently released SYNs, where SYN cookies hide their handshakes.
     on_their_way: Vec<OnTheWay>,

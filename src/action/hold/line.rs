@@ -31,8 +31,8 @@ pub(crate) enum Arrival {
     /// A copy of a released SYN: it is dropped. The listener would answer with another SYN-ACK, and
     /// the handshake would look like a scanner's.
     HadItsTurn,
-    /// Not a new SYN to a gated port: a rule of the host's has sent it to this queue. It is dropped, as
-    /// without a reader: with ACCEPT it would pass the host's other rules.
+    /// Not a new SYN to a gated port: a rule of the host's has sent it to this queue. It is dropped, as the
+    /// kernel does when nobody reads the queue. ACCEPT would take it past the host's other rules.
     NotOurs,
 }
 

@@ -67,7 +67,7 @@ impl Action for ParkAction {
         Box::new(ParkPolicy::default())
     }
 
-    /// What waits must not wait for COMMAND, which may ask the service how it is.
+    /// COMMAND may ask the service how it is. If clients waited until COMMAND ends, COMMAND would wait too.
     fn opens_when_ready(&self) -> bool {
         true
     }
@@ -94,7 +94,7 @@ impl Action for ParkAction {
         self.next_look
     }
 
-    /// Not news for the run.
+    /// Hands over what may go. The run itself need not act on it, so it gets no answer.
     fn news(&mut self, _: &mut Now) -> Option<Answer> {
         let began = Instant::now();
         if self.next_look.is_some_and(|at| at <= began) {

@@ -59,7 +59,7 @@ pub(crate) enum StandbyEnd {
     Killed,
     /// `--keep-standby`: it still runs.
     Kept,
-    /// It had ended before the run stopped it.
+    /// The standby had ended before the run stopped it.
     Ended,
     /// The stop is in progress, and a signal has ended the wait for it.
     Stopping,

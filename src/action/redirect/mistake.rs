@@ -7,9 +7,9 @@ use crate::kernel::sockets::{Listener, Sample};
 /// Two instances on one address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TwoInstances {
-    /// Which processes listened before COMMAND, and still do.
+    /// The processes that listened before COMMAND, and still listen.
     pub old: String,
-    /// Which have begun to.
+    /// The processes that have begun to listen since.
     pub new: String,
 }
 

@@ -53,13 +53,13 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 struct StandbyOptions {
     /// redirect: command that runs the standby
     ///
-    /// By sh -c, before the gate is closed. It is stopped when the run ends, by SIGKILL too.
+    /// Run by sh -c before the gate closes. It is stopped when the run ends, even by SIGKILL.
     #[arg(long, value_name = "CMD", help_heading = HEADING)]
     standby: Option<OsString>,
 
     /// redirect: command that tests the standby
     ///
-    /// By sh -c, until it succeeds; nothing is gated before.
+    /// Run by sh -c, again and again until it succeeds. The gate closes after that.
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = HEADING)]
     standby_check: Option<OsString>,
 

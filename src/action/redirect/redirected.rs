@@ -56,7 +56,7 @@ impl Redirected {
         }
         let ends = tracked.iter().flat_map(|c| [c.service, c.server]);
         let ports: PortSet = ends.map(|end| end.port()).collect();
-        // Those of the whole host, regardless of the scope.
+        // The listeners of the whole host, regardless of the scope.
         let alive = Sockets::new(&ports, &Scope::default())?.connections_left()?;
         let alive: HashSet<_> = alive
             .iter()

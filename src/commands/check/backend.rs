@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::host::Host;
 use crate::gate::kinds::Variant;
 use crate::gate::kinds::{Choice, Kind};
-use crate::kernel::caps::needed;
+use crate::kernel::caps::NEEDED;
 use crate::kernel::support::{NOT_PRIVILEGED, Support};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,14 +31,13 @@ impl Host {
             return Err(format!("the service's listeners can't be seen: {why}"));
         }
         if !self.privileges.net_admin {
-            return Err(needed().to_owned());
+            return Err(NEEDED.to_owned());
         }
         let lacking = match (&self.nf_tables, &self.timed_sets) {
             (Support::Yes, Support::Yes) => None,
             (Support::Unknown(why), _) if why == NOT_PRIVILEGED => {
                 return Err(format!(
-                    "{}; what this process has is over another user namespace",
-                    needed()
+                    "{NEEDED}; what this process has is over another user namespace"
                 ));
             }
             (Support::Unknown(why), _) | (Support::Yes, Support::Unknown(why)) => {

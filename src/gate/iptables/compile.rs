@@ -202,7 +202,7 @@ impl Script<'_> {
     fn chain_rules(&self, ports: &PortSet) -> String {
         match &self.rules.leaving {
             None => self.gate_rules(ports, &stop_chain(self.id)),
-            // Who is refused is not counted.
+            // Refused clients are not counted.
             Some(leaving) => {
                 let counted = match self.rules.scope.gates(self.family) {
                     true => self.gate_rules(&leaving.counted, &count_chain(self.id)),

@@ -149,7 +149,7 @@ impl Part {
         false
     }
 
-    /// One that still runs is given up.
+    /// A program that still runs is given up.
     fn said(self) -> Result<String> {
         match self.state {
             State::Over(said) => said,

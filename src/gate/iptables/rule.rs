@@ -33,12 +33,12 @@ impl Rule {
         self.value("-j").or_else(|| self.value("-g"))
     }
 
-    /// It names a protocol, and that is not TCP.
+    /// The rule names another protocol than TCP.
     pub(super) fn is_for_another_protocol(&self) -> bool {
         self.value("-p").is_some_and(|protocol| protocol != "tcp")
     }
 
-    /// It has this extension.
+    /// Whether the rule uses this extension.
     pub(super) fn uses(&self, name: &str) -> bool {
         let mut pairs = self.0.windows(2);
         pairs.any(|pair| pair[0] == "-m" && pair[1] == name)

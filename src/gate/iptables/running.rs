@@ -47,7 +47,7 @@ impl Running {
     /// Starts it, and does not wait. It is killed after `within`.
     ///
     /// # Errors
-    /// It does not run.
+    /// The program can't be run.
     pub(super) fn start(
         program: &Path,
         arguments: &[&str],

@@ -130,14 +130,14 @@ impl Standing {
     pub(super) fn ports_changed(&mut self, ports: &PortSet) {
         self.rules.ports = ports.clone();
         self.made.iter_mut().for_each(|made| made.listed = None);
-        // It may show the rules of before.
+        // The listing may show the rules as they were before.
         self.listing = None;
     }
 
     /// Opens the gate, without a program.
     ///
     /// # Errors
-    /// It may still be closed.
+    /// The gate may still be closed.
     pub(super) fn disarm(&self, id: &str) -> Result<()> {
         for family in self.families() {
             match recent::disarm(id, family) {
@@ -266,7 +266,7 @@ fn asks<'a>(made: &'a [Made], programs: &'a Programs) -> impl Iterator<Item = As
 /// Lists the rules of run `id`, and compares them with what was listed before.
 ///
 /// # Errors
-/// They can't be listed.
+/// The rules can't be listed.
 pub(super) fn list(
     made: &mut [Made],
     programs: &Programs,

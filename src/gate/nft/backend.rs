@@ -57,7 +57,7 @@ impl Installed {
     /// Whether the rules are there, as the run has made them.
     ///
     /// # Errors
-    /// They can't be listed.
+    /// The tables can't be listed.
     fn stands(&mut self, tables: &mut Tables) -> Result<bool, Refusal> {
         match self.rules.owned {
             // Nobody else can change them.
@@ -387,7 +387,7 @@ impl Backend for Nft {
 /// The end of the rules by the wall clock, when the gate is closed for the first time.
 fn first_end(until: Deadline) -> Result<u64> {
     let left = time_left(until)?;
-    // As if the clock were set forwards by almost all that is left.
+    // The clock is set forwards by almost all the time that is left.
     let as_set = crate::words::fault::is("clock-set-forwards");
     Ok(plain::end_after(if as_set { Duration::ZERO } else { left }))
 }

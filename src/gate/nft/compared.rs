@@ -29,7 +29,7 @@ const IPS_DST_NAT: u32 = 1 << 5;
 pub(super) enum Ports {
     These(PortSet),
     KeysOf(Keys),
-    /// They are compared in a way that is not read here.
+    /// The rule compares ports in a way that syngate does not read.
     Unread,
 }
 

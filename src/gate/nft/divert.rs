@@ -231,7 +231,7 @@ mod tests {
             all.iter().map(element).collect()
         };
         assert_eq!(left(&all(&[(1, 90), (2, 3)]), &[]), (2, 2));
-        // Of the closing ones, two had a packet within the last 2 s.
+        // Two of the closing connections had a packet within the last 2 s.
         let going = all(&[(1, 1), (2, 60), (3, 60)]);
         let closing = all(&[(2, 29), (3, 25), (4, 28), (5, 30)]);
         assert_eq!(left(&going, &closing), (2, 0));

@@ -57,7 +57,7 @@ fn refusing(rules: &Rules, leaving: &Leaving, hook: Hook) -> Vec<Vec<Term>> {
     refused.collect()
 }
 
-/// Who is refused does not come to these rules.
+/// Refused packets do not come to these rules.
 fn counting(scope: &Scope, hook: Hook) -> Vec<Vec<Term>> {
     let places = match scope.to.is_empty() && scope.allow_from.is_empty() {
         true => vec![Vec::new()],

@@ -21,7 +21,7 @@ pub(super) const ALLOWED_V4: &CStr = c"allowed4";
 pub(super) const ALLOWED_V6: &CStr = c"allowed6";
 pub(super) const ALLOWED_INTERFACES: &CStr = c"allowed_interfaces";
 
-/// Who is refused while a run leaves its load balancer.
+/// The clients that are refused while a run leaves its load balancer.
 pub(super) const FROM_V4: &CStr = c"from4";
 pub(super) const FROM_V6: &CStr = c"from6";
 /// The ports whose new connections are counted meanwhile.

@@ -156,7 +156,7 @@ impl Watch {
     /// Whether all is as it should be. Lists it only if somebody has changed nf_tables.
     ///
     /// # Errors
-    /// It can't be listed.
+    /// The table can't be listed.
     pub(super) fn look(
         &mut self,
         tables: &mut Tables,

@@ -68,7 +68,7 @@ fn proxied(expressions: &[u8]) -> Option<(u16, Option<Ports>)> {
     None
 }
 
-/// Of a target of x_tables: `struct xt_tproxy_target_info` and its revision 1 (linux/netfilter/xt_TPROXY.h).
+/// The port in a target of x_tables: `struct xt_tproxy_target_info` and its revision 1 (linux/netfilter/xt_TPROXY.h).
 fn by_target(data: &[u8]) -> Option<u16> {
     let name = attribute(data, NFTA_TARGET_NAME).map(answers::text)?;
     let at = match answers::word(data, NFTA_TARGET_REV)? {

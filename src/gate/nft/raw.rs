@@ -189,7 +189,7 @@ attributes! {
         OPERATION: u32 = NFTNL_EXPR_BYTEORDER_OP;
         /// In bytes.
         LENGTH: u32 = NFTNL_EXPR_BYTEORDER_LEN;
-        /// Of each number, in bytes.
+        /// The size of each number, in bytes.
         SIZE: u32 = NFTNL_EXPR_BYTEORDER_SIZE;
     }
     CounterExpr {

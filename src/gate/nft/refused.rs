@@ -65,7 +65,7 @@ impl Lack {
 /// Explains a refusal to create the tables, and says what to do.
 pub(super) fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
     match refusal.errno {
-        Errno::EPERM | Errno::EACCES => anyhow!(crate::kernel::caps::needed()),
+        Errno::EPERM | Errno::EACCES => anyhow!(crate::kernel::caps::NEEDED),
         Errno::EMSGSIZE => anyhow!(
             "--port: too many separate ranges for this user namespace, whose netlink messages are \
              bounded by net.core.wmem_default; join ranges, or run it as the host's root"

@@ -14,13 +14,13 @@ use nix::sys::socket::{
 use crate::kernel::sys::attach_filter;
 use crate::words::ports::PortSet;
 
-/// So many ranges of ports go into the filter. The kernel turns the program into one of eBPF, which must fit into
+/// The number of port ranges that fit into the filter. The kernel turns the program into one of eBPF, which must fit into
 /// net.core.optmem_max: 20,480 bytes before Linux 6.7. Beyond that it lets all SYNs through, and the reader looks at their
 /// ports.
 const MAX_RANGES: usize = 500;
 /// The longest headers of IPv4 and of TCP.
 const LONGEST_HEADERS: usize = 60 + 60;
-/// So many packets are read before other work gets its turn.
+/// The number of packets that are read before other work gets its turn.
 const AT_A_TIME: usize = 1_024;
 
 // The header of TCP (RFC 9293).
@@ -60,7 +60,7 @@ impl Arrivals {
         Ok(Arrivals { ports, v4, v6 })
     }
 
-    /// Those that have come since the last call. Of very many at a time some are lost.
+    /// The SYNs that have come since the last call. If very many come at a time, some are lost.
     pub(crate) fn read(&self) -> Vec<Arrival> {
         let mut found = Vec::new();
         let mut buffer = [0; LONGEST_HEADERS];

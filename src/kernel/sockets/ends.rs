@@ -11,7 +11,7 @@ use crate::kernel::netlink::{Bus, Netlink};
 // linux/sock_diag.h
 const SKNLGRP_INET_TCP_DESTROY: u32 = 1;
 const SKNLGRP_INET6_TCP_DESTROY: u32 = 3;
-/// So many messages are read before other work gets its turn.
+/// The number of messages that are read before other work gets its turn.
 const AT_A_TIME: usize = 1_024;
 
 /// News of every TCP socket that ends in one network namespace, within 0.1 ms.

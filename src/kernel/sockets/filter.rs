@@ -2,7 +2,7 @@
 
 use crate::words::ports::PortSet;
 
-/// So many ranges go into the program. Beyond that one range spans all, and the caller filters what
+/// The number of ranges that fit into the program. Beyond that one range spans all, and the caller filters what
 /// comes: a program is at most 64 KiB, and the kernel checks it in quadratic time.
 const MAX_RANGES: usize = 64;
 

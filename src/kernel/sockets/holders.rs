@@ -67,7 +67,7 @@ pub(crate) fn find_newest(inodes: &[u32]) -> Holders {
         let Some(mut holder) = holder(pid, 0..FILES[1], &missing) else {
             continue;
         };
-        // One that has some of them may have all.
+        // A process that holds some of the sockets may hold all.
         if holder.inodes.len() < missing.len() {
             holder = self::holder(pid, 0..FILES[2], &missing).unwrap_or(holder);
         }

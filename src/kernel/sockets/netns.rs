@@ -80,7 +80,7 @@ impl Netns {
     /// Notes the start time of the process, so that another process that gets the pid later is not meant.
     ///
     /// # Errors
-    /// It can't be entered, or its file may hang.
+    /// The namespace can't be entered, or its file may hang.
     pub(crate) fn settled(&self) -> Result<Netns, NoEntry> {
         let netns = match self {
             Netns::Process { pid, .. } => Netns::Process {
@@ -194,10 +194,10 @@ pub(crate) fn identity() -> u64 {
     cookie.unwrap_or_else(|| inode().unwrap_or(0))
 }
 
-/// That of a network namespace; `None`: this thread's.
+/// The identity of a network namespace; `None`: of this thread's.
 ///
 /// # Errors
-/// It can't be entered.
+/// The namespace can't be entered.
 pub(crate) fn identity_of(netns: Option<&Netns>) -> Result<u64, NoEntry> {
     netns.map_or_else(|| Ok(identity()), |netns| netns.within(identity))
 }

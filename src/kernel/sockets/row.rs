@@ -252,7 +252,7 @@ mod tests {
         row
     }
 
-    /// Its `struct inet_diag_msg`.
+    /// The `struct inet_diag_msg` of the row.
     fn header() -> Vec<u8> {
         let bytes = [
             &[10, 10, 0, 0][..], // AF_INET6, LISTEN, no timer, no retransmits

@@ -16,7 +16,7 @@ use crate::words::file_id::FileId;
 /// The directory of the lock file, unless the environment names another.
 pub(crate) const LOCK_DIR: &str = "/run/syngate";
 
-/// Those whose locks are in one file. A keep stands on its ports beside runs.
+/// The kind of run whose locks are in one file. A keep has its ports beside runs, so it has another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum LocksOf {
     Runs,
@@ -45,7 +45,7 @@ pub(crate) fn directory_in_use() -> PathBuf {
         .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from)
 }
 
-/// That directory, if it is not the default. A gate's comment names it, so that others can find the locks.
+/// The lock directory, if it is not the default. A gate's comment names it, so that others can find the locks.
 pub(crate) fn unusual_directory() -> Option<PathBuf> {
     let directory = std::path::absolute(directory_in_use()).ok()?;
     (directory != Path::new(LOCK_DIR)).then_some(directory)

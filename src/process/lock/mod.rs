@@ -43,7 +43,7 @@ pub(crate) struct Lock {
     of: LocksOf,
     file: File,
     ranges: Vec<RangeInclusive<u16>>,
-    /// It has the shared lock.
+    /// The holder has the shared lock.
     joined: bool,
     /// How many of the ranges this run holds. All runs take them in the same order, so that two runs never
     /// wait for each other.

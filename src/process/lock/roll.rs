@@ -1,4 +1,4 @@
-//! Who holds locks in a lock file: other runs, by their pids and ids.
+//! The holders of locks in a lock file: other runs, by their pids and ids.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -16,8 +16,8 @@ use wait4::Wait4;
 
 use testkit::say;
 
-/// By then the kernel has freed what the task before removed: a change of nf_tables meanwhile
-/// waits for that.
+/// After this pause the kernel has freed what the previous task removed. An earlier change of nf_tables
+/// would wait for that.
 const FREED: Duration = Duration::from_millis(50);
 
 /// Commands that are timed as one.
@@ -100,8 +100,8 @@ fn timed(task: &Task) -> Result<Took> {
     Ok(took)
 }
 
-/// A crowd has both ends of its connections, and a process may have only so many files: 20,000 on some
-/// machines, for root, too.
+/// A crowd holds both ends of its connections, and the number of open files is limited: to 20,000 on some
+/// machines, even for root.
 pub const CROWD: u32 = 8_000;
 
 /// Keeps so many connections within this host, accepted on an address and port that are nobody's

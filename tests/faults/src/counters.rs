@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fs};
 
-/// Of a host, each by its name.
+/// The counters of a host, by name.
 type Counters = BTreeMap<String, u64>;
 
-/// Parts of the names of those that may explain what clients meet.
+/// Parts of the names of counters that may explain what clients saw.
 const TELLING: [&str; 8] = [
     "Drop",
     "Overflow",
@@ -17,7 +17,7 @@ const TELLING: [&str; 8] = [
     "Discards",
 ];
 
-/// Those of TCP and IP now; none if they can't be read.
+/// The counters of TCP and IP now. Empty if they can't be read.
 pub fn counters() -> Counters {
     let files = ["/proc/net/netstat", "/proc/net/snmp"];
     let texts = files.map(|file| fs::read_to_string(file).unwrap_or_default());
@@ -36,7 +36,7 @@ fn parse(text: &str) -> Vec<(String, u64)> {
     lines.chunks_exact(2).flat_map(of).collect()
 }
 
-/// What has grown of those that tell something, in words.
+/// In words: which of the counters that explain something have grown.
 pub fn grown(before: &Counters, now: &Counters) -> Vec<String> {
     let grown = now.iter().filter_map(|(name, now)| {
         let by = now.saturating_sub(before.get(name).copied().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! What a run could leave on its host, and shall not. For inside a host.
+//! Finds what a run has left behind on its host. For inside a host.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 

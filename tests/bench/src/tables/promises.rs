@@ -54,7 +54,7 @@ impl Measured {
         })
     }
 
-    /// The client's own lateness is not the gate's.
+    /// Without the delay that the client itself caused.
     fn bound_promise(&self) -> Option<String> {
         let bound = |s: &Sample| 1.2 * (s.gap_ms + s.drain_ms.unwrap_or_default()) + 10.0;
         let over: Vec<&Sample> = self
@@ -166,7 +166,7 @@ impl Measured {
 }
 
 impl Measured {
-    /// Each port's part, of what many take more than one.
+    /// How much longer the gate takes for each further port.
     fn ports_promise(&self) -> Option<String> {
         const SERIES: &str = "odd ports";
         let closed = |size| self.medians(SERIES, size).get("syngate")?.close_ms;

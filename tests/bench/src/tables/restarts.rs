@@ -167,7 +167,7 @@ impl Row<'_> {
         Some(self.median(|s| s.gap_ms)).filter(|gap| *gap > 0.0)
     }
 
-    /// Of gaps of a few ms, which are seen to the ms, it would say nothing.
+    /// Gaps are measured to the millisecond, so for short ones a ratio says nothing.
     fn ratio(&self) -> String {
         const TOLD: f64 = 10.0;
         let with_gap = self.samples.iter().filter(|s| s.gap_ms >= TOLD);

@@ -32,8 +32,8 @@ use crate::{
     verdict::violations,
 };
 
-/// How long what was killed may leave its rules, and its guards may live: they have more to wait for
-/// than the machine's load, once a standby has to end.
+/// How long the rules and the guards of a killed run may stay. It is long, because the guard may first have to end a
+/// standby.
 fn soon() -> Duration {
     Duration::from_secs(5) * slow()
 }
@@ -52,7 +52,7 @@ pub enum Order {
     Rest,
 }
 
-/// As long as a client waits that is not to hang for ever.
+/// A client that waits this long hangs.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 fn ask(service: SocketAddr) -> Result<()> {
@@ -69,9 +69,9 @@ struct Bench<'a> {
     place: &'a Place,
     scene: &'a Scene,
     service: SocketAddr,
-    /// As long as nobody runs.
+    /// The rules of the host while no run of syngate goes on.
     rules: BTreeSet<String>,
-    /// If connections wait in rooms.
+    /// `None`: the trials are about actions without rooms.
     rooms: Option<Traces>,
     kernel: String,
     build: String,
@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// What a run before has left in files.
+    /// Removes the files that an earlier run has left.
     fn forget(&self) {
         for file in [
             "report/report.json",

@@ -31,7 +31,7 @@ fn longest() -> Duration {
     Duration::from_secs(40) * slow()
 }
 
-/// What happens at a call, without anybody else.
+/// The call at which the fault happens, if no other program is part of it.
 fn at_a_call(hit: &Hit) -> Option<Target<'_>> {
     match hit.deed {
         Deed::Fault(fault) => Some(Target {

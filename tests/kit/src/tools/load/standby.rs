@@ -7,16 +7,16 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 
-/// A thread with a table of files of its own, which waits to go on with the work when the table
-/// of the thread before it is full: not even root may always have a longer one.
+/// A thread with its own table of open files. It takes over the work when the table of the thread before it is full,
+/// because not even root can always make that longer.
 pub struct Standby<'s> {
     thread: ScopedJoinHandle<'s, Result<()>>,
     next: Sender<u64>,
 }
 
 impl<'s> Standby<'s> {
-    /// Returns when the thread has its table. What was open then is in both. `go_on` gets the number of
-    /// the first request that is the thread's.
+    /// Returns when the thread has its table, a copy of the caller's. `go_on` gets the number of the thread's first
+    /// request.
     pub fn new<'e>(
         scope: &'s Scope<'s, 'e>,
         go_on: impl FnOnce(u64) -> Result<()> + Send + 's,
@@ -32,12 +32,12 @@ impl<'s> Standby<'s> {
         Ok(Self { thread, next })
     }
 
-    /// Lets it go on with the request of that number.
+    /// Hands the work over, from the request with this number on.
     pub fn begin(&self, next: u64) -> Result<()> {
         Ok(self.next.send(next)?)
     }
 
-    /// Waits for its end. If it never began, that is now.
+    /// Waits until it has done its work, if it has any.
     pub fn join(self) -> Result<()> {
         drop(self.next);
         join(self.thread)
