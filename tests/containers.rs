@@ -279,7 +279,7 @@ fn which_program_has_the_container_is_found_out() {
     engines(host, "echo oops", NO_PODMAN);
     no(
         "--container web",
-        "docker container inspect web printed what is not understood",
+        "syngate does not understand what docker container inspect web printed",
     );
     engines(host, "exit 127", "exit 127");
     no("--container web", "neither docker nor podman is in PATH");

@@ -747,7 +747,7 @@ fn the_kernel_has_what_a_dry_run_prints() {
         dry_run.insert(at, "-n".into());
         let script = trio.a.must(dry_run);
         assert!(
-            script.contains("# see that 10.79.0.2,fd79::2 accepts connections to 80 within 2s")
+            script.contains("# check that 10.79.0.2,fd79::2 accepts connections to 80 within 2s")
         );
         let nft = |host: &Host, words: &[&str], rules: &str| {
             let file = host.write("rules.nft", rules);

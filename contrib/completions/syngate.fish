@@ -32,7 +32,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l interface -d 'Gate only
 complete -c syngate -n "__fish_syngate_needs_command" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_needs_command" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l listen-port -d 'Ports of the listeners, if they differ: 80=8080' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
@@ -93,7 +93,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -s V -l version -d 'Print 
 complete -c syngate -n "__fish_syngate_needs_command" -a "restart" -d 'Restart a service by its name: its ports and its test are found'
 complete -c syngate -n "__fish_syngate_needs_command" -a "reload" -d 'The same, for a service that can reload'
 complete -c syngate -n "__fish_syngate_needs_command" -a "run" -d 'Run the command of a profile'
-complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which gates stand here; exit status 3 if a gate is closed'
+complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which ports are closed; exit status 3 if one is'
 complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates: those of dead runs are removed, living runs open theirs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens on the ports'
@@ -105,7 +105,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand restart" -l interface -d
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-port -d 'Ports of the listeners, if they differ: 80=8080' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
@@ -171,7 +171,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand reload" -l interface -d 
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-port -d 'Ports of the listeners, if they differ: 80=8080' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
@@ -237,7 +237,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand run" -l interface -d 'Ga
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-port -d 'Ports of the listeners, if they differ: 80=8080' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'

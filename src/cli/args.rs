@@ -124,7 +124,7 @@ pub(crate) enum Named {
 /// The commands besides runs.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Other {
-    /// Show which gates stand here; exit status 3 if a gate is closed
+    /// Show which ports are closed; exit status 3 if one is
     #[command(after_help = "The manual: man syngate-status")]
     Status(StatusArgs),
     /// Open gates: those of dead runs are removed, living runs open theirs

@@ -84,10 +84,10 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) hook: HookChoice,
 
-    /// Ports of the listeners, if others: 80=8080
+    /// Ports of the listeners, if they differ: 80=8080
     ///
-    /// Where the listeners' ports are not the gated ones, behind REDIRECT, TPROXY, or the published
-    /// port of a container: 8080, or 80=8080,443=8443.
+    /// If the listeners have other ports than the gated ones, as behind REDIRECT, TPROXY or the published port of a
+    /// container: 8080, or 80=8080,443=8443.
     #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true, hide_short_help = true, help_heading = GATED)]
     pub(crate) listen_port: Option<ListenPorts>,
 
@@ -99,7 +99,7 @@ pub(crate) struct RunOptions {
 
     /// Command that prints the network namespace
     ///
-    /// By sh -c; again after COMMAND, while nobody listens: for a container that is replaced.
+    /// Run by sh -c, and again after COMMAND while nobody listens, because COMMAND may replace a container.
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = GATED)]
     pub(crate) listen_netns_from: Option<OsString>,
 
@@ -111,14 +111,14 @@ pub(crate) struct RunOptions {
 
     /// Max. time for requests in progress
     ///
-    /// How long to wait at most, gate closed, for what is under way to finish before COMMAND runs; 0s:
-    /// not at all.
+    /// The gate is closed meanwhile. After this time COMMAND runs, even if requests are still in progress. 0s: don't
+    /// wait.
     #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) drain: Duration,
 
     /// Tell the service to say goodbye, before the drain
     ///
-    /// By sh -c, once the gate is closed, within --drain: so that the service closes kept connections itself.
+    /// Run by sh -c once the gate is closed, within --drain. The service can close kept connections itself then.
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = WHEN)]
     pub(crate) drain_cmd: Option<OsString>,
 
@@ -136,8 +136,7 @@ pub(crate) struct RunOptions {
 
     /// Max. time until the service listens
     ///
-    /// How long to wait, after COMMAND, until each port is listened on again; 0s: don't watch
-    /// listeners, as for an intended stop.
+    /// The time begins when COMMAND has ended. 0s: don't wait for listeners, as for an intended stop.
     #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) ready_timeout: Duration,
 
@@ -149,8 +148,8 @@ pub(crate) struct RunOptions {
 
     /// ready: as soon as it listens
     ///
-    /// When a port opens whose service was replaced: ready is for a COMMAND that stays in the
-    /// foreground.
+    /// When a port opens whose service was replaced. ready is for a COMMAND that stays in the foreground, or that
+    /// ends long after the service listens.
     #[arg(
         long,
         value_name = "WHEN",
@@ -174,13 +173,13 @@ pub(crate) struct RunOptions {
 
     /// Command to run first; if it fails, nothing is done
     ///
-    /// By sh -c, say haproxy -c -f FILE. If it fails, nothing is gated and COMMAND is not run.
+    /// Run by sh -c, such as haproxy -c -f FILE. If it fails, nothing is gated and COMMAND is not run.
     #[arg(long, value_name = "CMD", help_heading = CHECKS)]
     pub(crate) precheck: Option<OsString>,
 
     /// Command that must succeed before the gate opens
     ///
-    /// By sh -c, again and again within --ready-timeout.
+    /// Run by sh -c, again and again within --ready-timeout.
     #[arg(long, value_name = "CMD", help_heading = CHECKS)]
     pub(crate) ready_check: Option<OsString>,
 

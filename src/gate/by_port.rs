@@ -118,8 +118,8 @@ pub(crate) fn lets_in_what_was_translated(
     })
 }
 
-/// The first rule that refuses by a gated port, if its table has none that does the same by the standby's
-/// port or by the port from before NAT.
+/// The first rule that refuses by a gated port, unless its table has a rule that does the same by the standby's port
+/// or by the port before NAT.
 pub(crate) fn bypassed<'a>(
     rules: &'a [PortRule],
     gated: &PortSet,

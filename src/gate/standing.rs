@@ -162,9 +162,9 @@ fn locks_of(gate: &Found) -> LocksOf {
     }
 }
 
-/// Whether the gate's run is dead. Then it holds no lock in the lock file that the gate's comment names, or it ran in
-/// another boot of the host (somebody has saved the rules and restored them). `None`: nobody can tell, since the roll
-/// is of another file, and the run may be in another container.
+/// Whether the gate's run is dead. Then it holds no lock in the lock file that the gate's comment names. Or it ran in
+/// another boot of the host, and somebody has saved the rules and restored them. `None`: nobody can tell, since the
+/// roll is of another file, and the run may be in another container.
 fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
     if gate.owned {
         return Some(false);

@@ -36,8 +36,8 @@ pub(crate) fn programs_and_namespaces() -> bool {
     [CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF].into_iter().all(has)
 }
 
-/// Whether this process may use the programs of iptables-legacy: they read a file in /proc that only
-/// root may read, lock one in /run, and talk to the kernel through a raw socket.
+/// Whether this process may use the programs of iptables-legacy. They read a file in /proc that only root may read,
+/// lock a file in /run, and talk to the kernel through a raw socket.
 pub(crate) fn iptables_legacy() -> bool {
     geteuid().is_root() && has(CAP_NET_RAW)
 }

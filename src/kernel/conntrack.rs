@@ -93,8 +93,8 @@ impl Conntrack {
         Ok(answered)
     }
 
-    /// The old connections to one of these ports that matter to new ones with the same addresses and ports: the
-    /// kernel lets a SYN, or other packets, of the new one pass as a part of the old one.
+    /// Old connections to one of these ports that a new one with the same addresses and ports may be taken for: the
+    /// kernel lets its SYN, or its other packets, pass as a part of the old one.
     pub(crate) fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
         let mut found = Vec::new();
         match self.dump(|row| found.extend(tracked(row, ports))) {

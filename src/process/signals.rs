@@ -37,8 +37,8 @@ pub(crate) enum Caught {
     Readable,
 }
 
-/// The signals that matter to a run, blocked up to the end of the process: a signal that comes too late
-/// must not change how the process ends.
+/// The signals that matter to a run. They stay blocked up to the end of the process, because a late signal must not
+/// change how it ends.
 pub(crate) struct Signals {
     fd: SignalFd,
     inherited: SigSet,

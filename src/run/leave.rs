@@ -176,7 +176,7 @@ impl Call<'_> {
                 self.say,
                 format!(
                     "--leave-timeout {} is over, and the load balancer may still send connections here: \
-                     {came} to {ports}, and never {} without any; the run goes on",
+                     {came} to {ports}, and no {} passed without any; the run goes on",
                     humantime::format_duration(leave.timeout),
                     humantime::format_duration(leave.quiet)
                 ),

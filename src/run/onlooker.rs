@@ -1,6 +1,6 @@
-//! Looks now and then, while a port is closed, for three things on which no decision depends: connections that the gate
-//! should have stopped, a client that the gate stops while COMMAND or `--ready-check` waits for it, and a service that
-//! listens again long before COMMAND ends.
+//! Looks now and then while a port is closed. No decision depends on what it finds, only warnings and hints do:
+//! connections that the gate should have stopped; a client that the gate stops while COMMAND or `--ready-check` waits
+//! for it; a service that listens again long before COMMAND ends.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

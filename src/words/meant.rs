@@ -1,7 +1,7 @@
 //! Guesses the word for a misspelt one. Pure.
 
-/// The candidate that `word` probably means. It is one at a distance of 1; else the only one that begins with the
-/// word, or that the word begins with; else the nearest, if it is near enough.
+/// The candidate that `word` probably means. A candidate at a distance of 1 comes first. Then the only one that
+/// begins with the word, or that the word begins with. Then the nearest, if it is near enough.
 pub(crate) fn meant<S: AsRef<str>>(
     word: &str,
     candidates: impl IntoIterator<Item = S>,

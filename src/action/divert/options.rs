@@ -131,7 +131,7 @@ impl Planned for ToPeer {
     fn describe(&self, gated: &Gated) -> Description {
         let mut before = vec![match self.ask {
             Some(timeout) => format!(
-                "see that {} accepts connections to {} within {}",
+                "check that {} accepts connections to {} within {}",
                 self.peers,
                 gated.ports.brief(),
                 humantime::format_duration(timeout)

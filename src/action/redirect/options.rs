@@ -132,7 +132,9 @@ impl ToStandby {
                 "wait at most {} until it listens on port {port} wherever {ports} is served",
                 humantime::format_duration(self.timeout)
             ),
-            None => format!("see that a standby listens on port {port} wherever {ports} is served"),
+            None => {
+                format!("check that a standby listens on port {port} wherever {ports} is served")
+            }
         });
         if let Some(check) = &self.check {
             let check = check.to_string_lossy();

@@ -16,7 +16,7 @@ use crate::words::ended::CommandExit;
 use crate::words::meant::{meant, question};
 use crate::words::run_id::new_id;
 
-/// When a program is killed that does not answer.
+/// A program that has not answered by then is killed.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// The same after a run, which should end then.
 pub(crate) const ANSWERS_AT_LAST: Duration = Duration::from_secs(2);
@@ -24,10 +24,10 @@ pub(crate) const ANSWERS_AT_LAST: Duration = Duration::from_secs(2);
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 /// How much is read of what it prints. A container with all its labels takes some ten thousand bytes.
 pub(crate) const ANSWER_MAX: usize = 1024 * 1024;
-/// Of a shell: there is no such program.
+/// The status with which a shell tells that there is no such program.
 const NO_PROGRAM: CommandExit = CommandExit::Code(127);
 
-/// What one of the programs says.
+/// What docker or podman says.
 enum Answer {
     NotInstalled,
     /// It knows no such container.
@@ -37,7 +37,7 @@ enum Answer {
     Known(Box<Container>),
 }
 
-/// What all programs together say.
+/// What docker and podman together say.
 pub(super) enum Looked {
     Known(Engine, Box<Container>),
     Unknown(Unknown),
@@ -174,8 +174,8 @@ fn ask(engine: Engine, name: &str, within: Duration) -> Result<Answer> {
     match exit {
         Some(CommandExit::Code(0)) => {
             let container = Container::read(&printed);
-            let container =
-                container.map_err(|why| anyhow!("{line} printed what is not understood: {why}"))?;
+            let container = container
+                .map_err(|why| anyhow!("syngate does not understand what {line} printed: {why}"))?;
             return Ok(Answer::Known(Box::new(container)));
         }
         Some(NO_PROGRAM) => return Ok(Answer::NotInstalled),

@@ -1,5 +1,5 @@
-//! Which of docker and podman can be asked without a trace: podman makes its storage where it has none, and nobody has
-//! containers where docker's daemon does not listen.
+//! Finds which of docker and podman can be asked without a trace. podman makes its storage where it has none, so it
+//! is asked only where that is there. Where docker's daemon does not listen, nobody has containers.
 
 use std::env;
 use std::ffi::OsStr;

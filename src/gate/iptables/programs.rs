@@ -127,8 +127,8 @@ impl Programs {
         })
     }
 
-    /// The same, while the gate is closed: it does not wait for the lock for long, and a signal for the run
-    /// ends a change that takes long.
+    /// The same, while the gate is closed. It waits only for a short time for the lock, and a signal for the run ends
+    /// a change that takes long.
     pub(super) fn restore_soon(&self, family: Family, script: &str) -> Result<()> {
         self.restored(family, script, BRIEFLY, signals::has_come)
     }
