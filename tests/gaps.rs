@@ -176,10 +176,7 @@ try: stays.recv(1); print('closed')
 except ConnectionResetError: print('reset')";
     assert_eq!(host.must(["python3", "-c", clients]), "reset\n");
     keep.says(1, "3 connections waited, for ");
-    keep.says(
-        1,
-        ", 1 of them reset, and the clients of 2 left meanwhile; new",
-    );
+    keep.says(1, ", 1 of them reset, and 2 left by their clients; new");
     let line = &reports(&file)[0];
     let fields = ["outcome", "parked", "handed_over", "reset", "left"].map(|f| line[f].clone());
     let expected = [json!("given_up"), json!(3), json!(0), json!(1), json!(2)];
@@ -205,7 +202,7 @@ fn a_service_that_comes_and_goes_has_some_lines_a_minute() {
         wait_until(SOON, "a report", reported).unwrap();
     }
     keep.says(5, "; 1 connection waited, for ");
-    keep.says(1, " now; further gaps are told together, every 1m");
+    keep.says(1, " now; keep tells further gaps together, every 1m");
     let said = keep.ends(1);
     let together = "80: 3 more gaps within 1m, each ";
     assert!(said.contains(together), "{said}");

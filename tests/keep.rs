@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use harness::group::Group;
 use harness::keep::{
-    Keep, LONG, client, looks, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
-    waiting_client,
+    Keep, LONG, SHARES, TAKEN, client, looks, monotonic_ms, nobody_noticed, second, shared,
+    wait_kept, wait_queued, waiting_client,
 };
 use harness::kept;
 use harness::latch::Latch;
 use harness::rooms::{
     GUARD, all_served, listeners, listeners_on, load, nothing_is_left, programs, queued,
 };
-use harness::{SOON, SYNGATE, call, status, syngate, words};
+use harness::{SOON, SYNGATE, call, status, syngate, tell, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
 use testkit::{Host, Load, Pair, RunningLoad, slow, wait_until};
@@ -125,7 +125,7 @@ fn a_service_that_comes_back_on_another_address_is_told() {
     drop(server);
     let waits = waiting_client(host);
     let _server = Serve::on("127.0.0.1:80").reuseport().start(host).unwrap();
-    keep.says(1, "and the service listens on 127.0.0.1:80 now, where the kernel can't move connections; 1 connection waited");
+    keep.says(1, "and the service listens on 127.0.0.1:80 now; the kernel can't move connections to there; 1 connection waited");
     assert_eq!(waits.finish().unwrap().failed(), 1);
     let later = Load::to("127.0.0.2:80")
         .timeout(LONG)
@@ -268,6 +268,28 @@ fn a_keep_that_was_stopped_goes_on() {
     keep.ends(1);
 }
 
+/// Its guard sees that it is stopped before it would take it for one that hangs, which is after 2 s.
+#[test]
+fn who_waits_for_a_keep_that_was_stopped_waits_no_longer_than_a_second() {
+    let host = &Host::new().unwrap();
+    let served_after = || {
+        let (mut keep, waits) = stopped_before_gap(host);
+        let stopped = Instant::now();
+        let _server = shared().start(host).unwrap();
+        all_served(&waits.finish().unwrap());
+        let took = stopped.elapsed();
+        keep.running.signal(Signal::SIGCONT).unwrap();
+        keep.says(1, "somebody had stopped it");
+        wait_kept(host);
+        keep.ends(1);
+        took
+    };
+    let took: Vec<Duration> = (0..3).map(|_| served_after()).collect();
+    tell(&format!("{took:?}"));
+    let fastest = *took.iter().min().unwrap();
+    assert!(fastest < Duration::from_secs(1) * slow(), "{took:?}");
+}
+
 /// It is told by what became of those who waited: no look has shown that nobody listened.
 #[test]
 fn a_gap_that_is_over_before_keep_looks_is_told() {
@@ -365,15 +387,26 @@ fn what_can_t_be_kept_is_refused() {
     );
 }
 
-/// A second service that starts by mistake is refused by the kernel, as without keep.
+/// A second service that starts by mistake is refused by the kernel, as without keep, and all clients have the first one.
 #[test]
 fn a_second_service_is_refused_as_without_keep() {
     let host = &Host::new().unwrap();
+    host.must(words("sysctl -qw net.ipv4.ip_unprivileged_port_start=0"));
     let _server = shared().start(host).unwrap();
+    let by_another_user = format!("os.setuid(65534); s = socket.socket()\n{SHARES}");
+    let tried = |when: &str| {
+        for address in ["0.0.0.0", "127.0.0.1"] {
+            for more in ["", &by_another_user] {
+                let became = second(host, address, more);
+                assert_eq!(became, TAKEN, "{when} {address} {more}");
+            }
+        }
+    };
+    tried("without keep");
     let keep = Keep::on(host, "");
-    let listen = "import socket; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('0.0.0.0', 80)); s.listen()";
-    let ran = host.sh(&format!("python3 -c \"{listen}\"")).unwrap();
-    assert!(ran.stderr.contains("Address already in use"), "{ran:?}");
+    let clients = kept::flowing(host, 50);
+    tried("kept");
+    all_served(&clients.stop().unwrap());
     keep.ends(1);
 }
 
@@ -434,7 +467,7 @@ fn first_share(host: &Host, number: u32) -> Duration {
 fn a_service_that_comes_later_is_taken_up() {
     let host = &Host::new().unwrap();
     let keep = Keep::on(host, "");
-    keep.says(1, "keeping 80: nobody listens there yet, and");
+    keep.says(1, "keeping 80: nobody listens there yet, so new");
     let both = shared().and_on("[::]:80");
     let server = both.start(host).unwrap();
     let rooms = || listeners(host).len() > 2;

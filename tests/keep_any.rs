@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use harness::deaths::{Deaths, Failed};
 use harness::keep::{
-    Keep, LONG, client, looks, monotonic_ms, nobody_noticed, wait_kept, wait_queued, waiting_client,
+    Keep, LONG, SHARES, TAKEN, client, looks, monotonic_ms, nobody_noticed, second, wait_kept,
+    wait_queued, waiting_client,
 };
 use harness::kept;
 use harness::rooms::{
@@ -20,23 +21,6 @@ use testkit::{Host, Load, Pair, Running, SERVER, wait_until};
 fn alone() -> Serve {
     Serve::on("0.0.0.0:80")
 }
-
-/// What comes of a second instance, by a client of the kernel's own: "bound", or the error.
-fn second(host: &Host, address: &str, more: &str) -> String {
-    let listen = format!(
-        "import socket
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-{more}
-try:
-    s.bind(('{address}', 80)); s.listen(); print('bound')
-except OSError as error:
-    print(error.strerror)"
-    );
-    host.must(["python3", "-c", &listen]).trim().to_owned()
-}
-
-const SHARES: &str = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)";
 
 #[test]
 fn crashes_and_restarts_of_a_service_without_so_reuseport_are_noticed_by_nobody() {
@@ -69,7 +53,6 @@ fn crashes_and_restarts_of_a_service_without_so_reuseport_are_noticed_by_nobody(
 #[test]
 fn a_second_instance_is_refused_while_the_service_listens() {
     let host = &Host::new().unwrap();
-    const TAKEN: &str = "Address already in use";
     let tried = |overlaps: &str, when: &str| {
         for (address, more, expected) in [
             ("0.0.0.0", "", TAKEN),
@@ -91,7 +74,7 @@ fn a_second_instance_is_refused_while_the_service_listens() {
     drop(server);
     let server = alone().start(host).unwrap();
     tried("bound", "it has come back");
-    let other = "import os; os.setuid(65534)".to_owned() + "\n" + SHARES;
+    let other = format!("os.setuid(65534)\n{SHARES}");
     assert_eq!(
         second(host, "127.0.0.1", &other),
         "Permission denied",

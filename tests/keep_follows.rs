@@ -299,7 +299,7 @@ fn a_keep_goes_on_whose_new_program_can_t_be_executed() {
     let before = rooms(host);
     fs::remove_file(&program).unwrap();
     keep.running.signal(Signal::SIGUSR1).unwrap();
-    keep.says(1, "keep goes on as the program that it is: ");
+    keep.says(1, "keep goes on as the old program: ");
     keep.says(2, "keeping 80: ");
     taken_over(host, &before);
     let _server = keep.bridges(server);
@@ -358,7 +358,7 @@ fn one_that_can_t_be_taken_over_gives_way() {
     assert!(rooms(host).is_disjoint(&before), "others");
     keep.says(
         1,
-        "can't take over the waiting rooms of the earlier one: there are some on 0.0.0.0:81, too, where",
+        "can't take over the waiting rooms of the earlier one: the earlier one also has rooms on 0.0.0.0:81, where",
     );
     let _server = keep.bridges(server);
     assert_eq!(syngate(host, "clear").code(), 0);

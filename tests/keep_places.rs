@@ -35,7 +35,7 @@ fn an_address_that_the_service_gives_up_is_left_to_its_wildcard_listener() {
     drop(server);
     keep.says(
         1,
-        "the service listens on 0.0.0.0:80 now, where the kernel can't move connections",
+        "the service listens on 0.0.0.0:80 now; the kernel can't move connections to there",
     );
     keep.says(1, "; 0.0.0.0:80 gets new connections");
     all_served(&client(host).finish().unwrap());
@@ -132,10 +132,7 @@ fn a_crowd_of_listeners_that_can_t_be_kept_is_told_in_a_few_lines() {
     let _crowd = crowd.fold(first, Serve::and_on).start(host).unwrap();
     let keep = Keep::on(host, "");
     keep.says(8, "is not kept: ");
-    keep.says(
-        1,
-        "; other addresses that are not kept are told after 1m only",
-    );
+    keep.says(1, "; keep names other such addresses only after 1m");
     keep.ends(30);
 }
 

@@ -28,6 +28,11 @@ pub(crate) fn user(pid: i32) -> Option<u32> {
     first_of(pid, "Uid:")
 }
 
+/// Whether a signal has stopped it (SIGSTOP, Ctrl-Z).
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    first_of(pid, "State:") == Some('T')
+}
+
 /// The first value of that line of its status.
 fn first_of<T: FromStr>(pid: i32, key: &str) -> Option<T> {
     value(&status_of(pid), key)?
@@ -39,6 +44,9 @@ fn first_of<T: FromStr>(pid: i32, key: &str) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+
     use super::*;
 
     #[test]
@@ -52,6 +60,11 @@ mod tests {
         assert!(descends_from(pid, own) && descends_from(own, own));
         assert!(!descends_from(own, pid));
         assert_eq!(user(pid), Some(nix::unistd::getuid().as_raw()));
+        assert!(!is_stopped(pid));
+        let of_child = nix::unistd::Pid::from_raw(pid);
+        kill(of_child, Signal::SIGSTOP).unwrap();
+        waitpid(of_child, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(is_stopped(pid));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -202,3 +202,21 @@ pub(crate) fn wait_kept(host: &Host) {
     let kept = || listeners(host).len() > 1 && host.sh(&format!("pgrep -x {GUARD}")).unwrap().ok();
     wait_until(SOON, "the port to be kept", kept).unwrap();
 }
+
+/// What comes of a second instance on port 80, by a client of the kernel's own: "bound", or the error.
+pub(crate) fn second(host: &Host, address: &str, more: &str) -> String {
+    let listen = format!(
+        "import os, socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+{more}
+try:
+    s.bind(('{address}', 80)); s.listen(); print('bound')
+except OSError as error:
+    print(error.strerror)"
+    );
+    host.must(["python3", "-c", &listen]).trim().to_owned()
+}
+
+pub(crate) const SHARES: &str = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)";
+pub(crate) const TAKEN: &str = "Address already in use";

@@ -45,6 +45,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Parked, keeps up", Time(policy::KEEPS_UP)),
         ("Parked, freed", Time(places::FREED_WITHIN)),
         ("Parked, hung", Time(guard::HUNG)),
+        ("Parked, hung", Time(guard::UNHEARD)),
         ("Parked, deserted", Time(guard::DESERTED)),
     ],
     guard: |words| guard::call(words).or_else(|| early_guard::call(words)),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::unistd::getppid;
 
 use super::groups::{Filling, First, Group, Rooms};
 use super::guard_moved::Moves;
@@ -29,6 +30,7 @@ use crate::kernel::room::{Shelf, Stowed};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Looks, Sample};
 use crate::kernel::sys;
+use crate::process::ancestry::is_stopped;
 use crate::process::attended::word;
 use crate::process::guard::{self, Heard};
 use crate::process::lock::ports_of_runs;
@@ -39,6 +41,10 @@ const NAME_FOR_KERNEL: &CStr = c"gate-room";
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that does not tell for so long that it works hangs, or somebody has stopped it.
 pub(crate) const HUNG: Duration = Duration::from_secs(2);
+/// A run whose guard has heard nothing for so long may be stopped: then nobody has to wait until it hangs. It asks a
+/// little more often.
+pub(crate) const UNHEARD: Duration = Duration::from_millis(700);
+const LOOK_AT_RUN_EVERY: Duration = Duration::from_millis(100);
 /// When the run has died and the old listener stays for so long, COMMAND may not end it any more: the waiting
 /// connections go back there. The rooms stay as long as COMMAND runs.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
@@ -112,7 +118,8 @@ impl Guarded {
         let (mut beat, mut until) = (Instant::now(), until);
         loop {
             let now = Instant::now();
-            let hangs = now >= beat + HUNG;
+            let unheard = now.saturating_duration_since(beat);
+            let hangs = unheard >= HUNG || (unheard >= UNHEARD && is_stopped(getppid().as_raw()));
             // Where the rooms are closed, the run has its time until queues and handshakes are through.
             let last = match now < until || self.rooms.groups.iter().any(Group::is_open) {
                 true => until,
@@ -121,7 +128,10 @@ impl Guarded {
             if now >= last || (hangs && (told_to_end() || self.is_served_anew())) {
                 return false;
             }
-            let next = if hangs { LOOK_EVERY } else { HUNG };
+            let next = match hangs {
+                true => LOOK_EVERY,
+                false => UNHEARD.saturating_sub(unheard).max(LOOK_AT_RUN_EVERY),
+            };
             let next = next.min(last - now).max(LOOK_EVERY);
             match guard::await_word(line, next) {
                 Heard::Word(word::DISMISSED) => return true,

@@ -51,7 +51,7 @@ impl Inheritance {
                     let known = |room| guard.orders.rooms.contains(room);
                     ensure!(
                         shelf.cookies().iter().all(known),
-                        "they are others than its guard tells of"
+                        "they are not those that its guard names"
                     );
                     let rooms = shelf.rooms()?;
                     let stands = |room: &Room| room.listens() && room.waiting() == 0;

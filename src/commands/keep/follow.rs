@@ -187,7 +187,7 @@ impl Kept<'_> {
         let why = renewed.as_ref().err().map(|error| format!("{error:#}"));
         if let Some(why) = why.as_ref().filter(|_| why != spot.not_renewed) {
             told.warnings.push(format!(
-                "connections that wait for {shown} stay in the control group of the listener before it: {why}"
+                "connections that wait for {shown} stay in the control group of its old listener: {why}"
             ));
         }
         spot.not_renewed = why;
@@ -214,7 +214,7 @@ impl Kept<'_> {
         if let Some(Last(is_last)) = self.refusals.allows(Instant::now()) {
             let quiet = humantime::format_duration(QUIET_FOR);
             let more = match is_last {
-                true => format!("; other addresses that are not kept are told after {quiet} only"),
+                true => format!("; keep names other such addresses only after {quiet}"),
                 false => String::new(),
             };
             told.warnings
@@ -349,7 +349,7 @@ fn end_guards_of_dead_runs(ports: &PortSet) -> Result<()> {
         let waiting = stranded(&guard)?;
         ensure!(
             waiting == 0,
-            "the guard of a dead run keeps {}: {} where nobody listens",
+            "the guard of a dead run still has waiting rooms on {}: {} there, and nobody listens",
             guard.orders.ports.brief(),
             counted_does(waiting, "connection", ["waits", "wait"])
         );

@@ -155,8 +155,8 @@ impl Gap {
                 new_ones(gets)
             ),
             End::Moved(to, gets) => format!(
-                "{ports}: nobody has listened there for {took}, from {began} on, and the service listens on {to} now, \
-                 where the kernel can't move connections; {waited}; {}",
+                "{ports}: nobody has listened there for {took}, from {began} on, and the service listens on {to} now; \
+                 the kernel can't move connections to there; {waited}; {}",
                 new_ones(gets)
             ),
             End::KeepEnds => format!(
@@ -205,11 +205,9 @@ impl Gap {
             (0, 0) => String::new(),
             (n, 0) if n == self.waited => ", and then reset".to_owned(),
             (n, 0) => format!(", and {n} of them reset"),
-            (0, n) if n == self.waited => "; their clients left meanwhile".to_owned(),
-            (0, n) => format!(", and the clients of {n} left meanwhile"),
-            (reset, left) => {
-                format!(", {reset} of them reset, and the clients of {left} left meanwhile")
-            }
+            (0, n) if n == self.waited => ", and then left by their clients".to_owned(),
+            (0, n) => format!(", and {n} of them left by their clients"),
+            (reset, left) => format!(", {reset} of them reset, and {left} left by their clients"),
         };
         if self.lost() > 0 {
             words.push_str(&format!(
@@ -317,16 +315,17 @@ mod tests {
                 &End::Moved("[::]:80".to_owned(), None),
                 "moved",
                 format!(
-                    "80: nobody has listened there for 512 ms, {from}, and the service listens on [::]:80 now, where \
-                     the kernel can't move connections; {waited}; new connections are refused until somebody listens"
+                    "80: nobody has listened there for 512 ms, {from}, and the service listens on [::]:80 now; \
+                     the kernel can't move connections to there; {waited}; new connections are refused until somebody \
+                     listens"
                 ),
             ),
             (
                 &End::Moved("0.0.0.0:80".to_owned(), Some("0.0.0.0:80".to_owned())),
                 "moved",
                 format!(
-                    "80: nobody has listened there for 512 ms, {from}, and the service listens on 0.0.0.0:80 now, \
-                     where the kernel can't move connections; {waited}; 0.0.0.0:80 gets new connections"
+                    "80: nobody has listened there for 512 ms, {from}, and the service listens on 0.0.0.0:80 now; \
+                     the kernel can't move connections to there; {waited}; 0.0.0.0:80 gets new connections"
                 ),
             ),
             (
@@ -405,19 +404,19 @@ mod tests {
                 1,
                 0,
                 1,
-                "1 connection waited, for 510 ms at most; their clients left meanwhile; new",
+                "1 connection waited, for 510 ms at most, and then left by their clients; new",
             ),
             (
                 3,
                 0,
                 1,
-                "for 510 ms at most, and the clients of 1 left meanwhile; new",
+                "for 510 ms at most, and 1 of them left by their clients; new",
             ),
             (
                 5,
                 2,
                 3,
-                "at most, 2 of them reset, and the clients of 3 left meanwhile; new",
+                "at most, 2 of them reset, and 3 left by their clients; new",
             ),
         ] {
             let told = words(waited, reset, left);

@@ -99,8 +99,9 @@ use crate::words::exit::{Exit, NOT_RUN};
 use crate::words::ports::PortSet;
 
 /// What `--any` means.
-const ANY: &str = "--any gives SO_REUSEPORT to listeners that lack it, while they are kept: no second instance gets \
-    the same address, but one of the same user that sets SO_REUSEPORT can bind an address that overlaps";
+const ANY: &str = "--any gives SO_REUSEPORT to listeners that lack it, as long as keep keeps them: no second instance \
+    gets the same address, but one that runs as the same user and sets SO_REUSEPORT can bind an address that overlaps \
+    with it";
 
 /// What an ordinary user is told.
 const ROOT: &str = "keep needs root of this host: it puts programs into the kernel, and copies listeners (CAP_NET_ADMIN, \
@@ -128,7 +129,7 @@ fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
     while keep_until(args, &signals, say)? == Why::Renewed {
         let why = become_installed();
         say.warning(&format!(
-            "keep goes on as the program that it is: the one that is installed now can't be executed: {why:#}"
+            "keep goes on as the old program: the one that is installed now can't be executed: {why:#}"
         ));
     }
     Ok(())
@@ -158,7 +159,7 @@ fn keep_until(args: &KeepArgs, signals: &Signals, say: &Say) -> Result<Why> {
     let others = lock.roll()?.living;
     if let Err(error) = counted::remove_others(&others) {
         say.warning(&format!(
-            "what dead keeps have counted can't be removed: {error}"
+            "the counts of gaps of dead keeps can't be removed: {error}"
         ));
     }
     let kept = under_lock(&wanted, unit, &mut lock, signals, say);
@@ -222,8 +223,8 @@ fn began(wanted: &Wanted, ports: &PortSet, missing: &PortSet) -> String {
     let (what, yet) = (wanted.what(), missing.brief());
     if ports.is_empty() {
         return format!(
-            "keeping {what}: nobody listens there yet, and new connections are refused until somebody does; after that \
-             they wait while nobody listens, for {max_wait} at most"
+            "keeping {what}: nobody listens there yet, so new connections are refused until somebody does; from then \
+             on they wait while nobody listens, for {max_wait} at most"
         );
     }
     let later = match missing.is_empty() {

@@ -52,7 +52,7 @@ impl Inherited {
 fn execute() -> Result<std::convert::Infallible> {
     // /proc/self/exe itself is the program from before.
     let program = executable(std::process::id() as i32);
-    let program = program.context("/proc does not tell where it is")?;
+    let program = program.context("/proc does not tell which file it is")?;
     let path = CString::new(program.as_os_str().as_bytes())?;
     let arguments: Vec<CString> = args_os()
         .map(|word| CString::new(word.into_vec()))

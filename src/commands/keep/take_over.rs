@@ -44,7 +44,9 @@ impl Kept<'_> {
         let from = Inheritance::of(guard)?;
         if let Some(other) = from.places().find(|place| !new.contains(place)) {
             let other = other.shown();
-            bail!("there are some on {other}, too, where this keep makes none or nobody listens");
+            bail!(
+                "the earlier one also has rooms on {other}, where this keep makes none or nobody listens"
+            );
         }
         self.take_over_from(guard, from, told)
     }

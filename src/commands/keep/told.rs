@@ -126,7 +126,8 @@ impl<'a> Teller<'a> {
                 Telling::Own => self.line(&message, is_trouble),
                 Telling::LastOwn => {
                     let every = humantime::format_duration(TOGETHER_FOR);
-                    let more = format!("{message}; further gaps are told together, every {every}");
+                    let more =
+                        format!("{message}; keep tells further gaps together, every {every}");
                     self.line(&more, is_trouble);
                 }
                 Telling::None => (),

@@ -101,7 +101,7 @@ impl Unit {
         self.trouble = why;
         let (name, why) = (&self.name, &self.trouble);
         Some(format!(
-            "whether {name} is being stopped is not known: {why}"
+            "it is not known whether {name} is being stopped: {why}"
         ))
     }
 
