@@ -11,6 +11,7 @@
 # make test-arm64     a core of them under a kernel for arm64, in VMs, with syngate built for that
 # make test-architectures  the unit tests built for arm64, armhf, i386 and s390x; ARCHITECTURES=, TESTS= select
 # make kernel-features  what `syngate check` finds under each kernel, as a table in docs/kernels.md
+# make test-ipvs      docs/load-balancers.md with keepalived and IPVS, in a VM
 # make test-systemd   contrib/systemd under a real systemd, in a VM
 # make bench       beside everything that people use today; QUICK=1 within 3 minutes; see tests/bench/README.md
 # make bench-many  1,000,000 connections over 200 restarts, SYNs held
@@ -51,7 +52,7 @@ BUILT ?= target/release/syngate
 # What the build, the demo and the tests need of Debian; see tests/ci/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := apache2 bash-completion binutils bsdutils busybox-static cron curl dovecot-imapd dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postfix postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind varnish zsh
+TEST_PACKAGES := apache2 bash-completion bind9 binutils bsdutils busybox-static cron curl dovecot-imapd dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postfix postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time unbound valgrind varnish zsh
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := build-essential debhelper git
 DIST_PACKAGES := binutils debootstrap iproute2 jq python3-venv util-linux
@@ -64,7 +65,7 @@ KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-uti
 ARCHITECTURE_PACKAGES := busybox-static kmod python3-venv qemu-system-misc qemu-user xz-utils
 ARM64_PACKAGES := $(ARCHITECTURE_PACKAGES) qemu-system-arm
 
-.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-arm64 test-architectures kernel-features test-systemd completions messages lint oldest-rust install install-doc uninstall deb test-deb dist rpm test-rpm test-arch crate address distributions clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-arm64 test-architectures kernel-features test-systemd test-ipvs completions messages lint oldest-rust install install-doc uninstall deb test-deb dist rpm test-rpm test-arch crate address distributions clean \
   setup demo-packages test-packages
 
 all:
@@ -147,6 +148,8 @@ test-long: test-packages
 	  $(CARGO) test --package syngate --test divert -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/divert.txt
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
+	SYNGATE_RESTARTS=50 \
+	  $(CARGO) test --package syngate --test checks no_client_meets -- --nocapture 2>&1 | tee $(LONG)/warms-up.txt
 	SYNGATE_RESTARTS=50 SYNGATE_POSTS=100000 \
 	  $(CARGO) test --package syngate --test checks are_told_goodbye -- --nocapture 2>&1 | tee $(LONG)/goodbye.txt
 
@@ -332,6 +335,12 @@ test-systemd: test-packages
 	$(CARGO) build --workspace
 	tests/ci/kernel-fetch 6.1
 	tests/ci/test-systemd target/kernels/6.1 $(PARTS)
+
+test-ipvs: test-packages
+	@tests/ci/install-packages $(KERNEL_PACKAGES) ipvsadm
+	$(CARGO) build --workspace
+	tests/ci/kernel-fetch 6.1
+	tests/ci/test-ipvs target/kernels/6.1
 
 completions:
 	SYNGATE_COMPLETIONS=write $(CARGO) test --package syngate --test completions as_generated

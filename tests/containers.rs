@@ -208,6 +208,50 @@ fn nobody_notices_that_a_container_is_replaced() {
     assert_eq!(control_groups(), groups);
 }
 
+/// A container that is about to go loses SYNs, as where its queue is full. For NAT the connection has begun: what
+/// these clients send again would go to the address of the container that has gone.
+#[test]
+fn who_was_not_answered_by_the_old_container_reaches_the_new_one() {
+    let pair = Pair::new().unwrap();
+    let podman = Podman::on(&pair.server);
+    podman.must("podman run -d --name other web /bin/busybox sleep 3600");
+    podman.must(&run(0));
+    pair.server.wait_listen(80).unwrap();
+    let (web, other) = (podman.pid("web"), podman.pid("other"));
+    let deaf = "table ip deaf { set lost { type ipv4_addr . inet_service; flags dynamic; }; \
+                chain input { type filter hook input priority 0; \
+                tcp dport 8080 tcp flags syn add @lost { ip saddr . tcp sport } drop; }; }";
+    let within = format!("nsenter --net=/proc/{web}/ns/net nft");
+    podman.must(&format!("{within} '{deaf}'"));
+    let asks = |host: &Host, within: &str, to: &str| {
+        let mut client = host.command("sh");
+        let line = format!("exec {within} curl -sS --max-time 60 http://{to}/");
+        client.args(["-c", &line]).stdout(Stdio::piped());
+        host.spawn(client.stderr(Stdio::piped())).unwrap()
+    };
+    let in_other = format!("nsenter --net=/proc/{other}/ns/net");
+    let clients = [
+        asks(&pair.client, "", SERVER),
+        asks(&pair.server, "", SERVER),
+        asks(&pair.server, "", "127.0.0.1"),
+        asks(&pair.server, &in_other, SERVER),
+    ];
+    let lost = format!("{within} list set ip deaf lost | grep -o '[0-9] \\. [0-9]' | wc -l");
+    let all = || podman.must(&lost).trim() == clients.len().to_string();
+    wait_until(SOON, "their SYNs to be lost", all).unwrap();
+    let call = format!("{SYNGATE} --container web -- sh -c \"{}\"", replace());
+    let ran = podman.sh(&call);
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    for (client, who) in clients.into_iter().zip(0..) {
+        let saw = Ran::from(client.output().unwrap());
+        assert_eq!(
+            (saw.code(), saw.stdout.as_str()),
+            (0, "here"),
+            "{who}: {saw:?}; {ran:?}"
+        );
+    }
+}
+
 /// docker and podman that say what they would, without any container.
 fn engines(host: &Host, docker: &str, podman: &str) {
     let there = "[ -e /run/docker.sock ] || { mount -t tmpfs tmpfs /var/lib && touch /run/docker.sock && \

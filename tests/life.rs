@@ -430,7 +430,7 @@ fn a_foreground_command_is_opened_by_the_deadline() {
 // How long it settles -----------------------------------------------------------------------------
 
 const NO_CHANGE: &str = "nothing changed on 80 within 3s of COMMAND's exit: the same processes listen as before, so a \
-                         reload that starts new processes may have failed (see the service's log)";
+                         reload that starts new processes may have failed (see the service's log; if it reloads in place, give --settle 0)";
 
 /// A COMMAND that leaves the sockets as they are, and the times that it may take then.
 #[test]

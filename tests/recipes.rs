@@ -38,6 +38,15 @@ fn row(service: &str) -> Row {
     }
 }
 
+/// Of a service that is not in the table.
+fn reload(script: &str) -> Row {
+    let call = |verb| format!("{verb} {script}");
+    Row {
+        restart: call("restart"),
+        reload: Some(call("reload")),
+    }
+}
+
 /// A service as an init script has it on the server of a pair.
 struct Tabled {
     pair: Pair,
@@ -147,6 +156,18 @@ impl Tabled {
         assert!(said.contains(&says), "{said}");
         let said = self.call(&format!("{reload} -q"));
         assert!(!said.contains("syngate: "), "{said}");
+        // The long form knows it as well, and a COMMAND that is no reload is told to have done nothing.
+        let script = self.script;
+        for (options, warns) in [("--syn auto --reload", false), ("--syn auto", true)] {
+            let call = format!("{options} --port {} -- service {script} reload", self.port);
+            let said = self.call(&call);
+            assert_eq!(
+                said.contains("warning: nothing changed on "),
+                warns,
+                "{said}"
+            );
+            assert_eq!(said.contains(" reloads in place: "), !warns, "{said}");
+        }
         self.service("stop");
     }
 }
@@ -254,6 +275,28 @@ fn nobody_notices_postgresql() {
     }
     postgres.reloads_in_place(&row);
     postgres.nobody_notices(&row);
+}
+
+/// It has no line in the table: most of its clients come by UDP.
+#[test]
+fn named_reloads_in_place() {
+    let named = Tabled::new("named", 53, None);
+    own_folder(named.host(), "bind:", "/var/cache/bind");
+    named.has(
+        "/etc/bind/named.conf",
+        "options { directory \"/var/cache/bind\"; recursion no; };\n",
+    );
+    named.reloads_in_place(&reload("named"));
+}
+
+#[test]
+fn unbound_reloads_in_place() {
+    let unbound = Tabled::new("unbound", 53, None);
+    unbound.has(
+        "/etc/unbound/unbound.conf",
+        "server:\n interface: 0.0.0.0\n pidfile: /run/unbound.pid\n chroot: \"\"\n directory: /run\n",
+    );
+    unbound.reloads_in_place(&reload("unbound"));
 }
 
 /// It refuses some of a burst.

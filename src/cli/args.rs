@@ -93,8 +93,6 @@ pub(crate) struct NamedRun {
     /// It listened when it was looked at.
     pub(crate) is_up: bool,
     pub(crate) reloads: bool,
-    /// With its listeners and the processes that hold them left as they are.
-    pub(crate) reloads_in_place: bool,
     /// The caller has found the test, and nobody has named one.
     pub(crate) test_is_found: bool,
     /// What to warn of: a port of the service's is not gated.

@@ -32,6 +32,8 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const OPEN: RangeInclusive<u8> = 3..=6;
 /// Those, TIME_WAIT and CLOSE: all packets but such a SYN go where the connection went.
 const BEGUN: RangeInclusive<u8> = 3..=8;
+/// SYN_SENT, SYN_RECV, and SYN_SENT2 (both ends have sent a SYN).
+const HANDSHAKE: [u8; 3] = [1, 2, 9];
 /// linux/netfilter/nf_conntrack_common.h
 const IPS_SEEN_REPLY: u32 = 2;
 const CTA_TUPLE_IP: u16 = 1;
@@ -96,11 +98,32 @@ impl Conntrack {
     /// Old connections to one of these ports that a new one with the same addresses and ports may be taken for: the
     /// kernel lets its SYN, or its other packets, pass as a part of the old one.
     pub(crate) fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
-        let mut found = Vec::new();
-        match self.dump(|row| found.extend(tracked(row, ports))) {
+        self.found(|row| tracked(row, ports))
+    }
+
+    /// Makes the kernel forget the handshakes that NAT has sent to another address and that are not over: a SYN that the
+    /// client sends again would go where the first one went. `is_meant`: of what the client has sent its SYN to. Returns
+    /// how many there were.
+    ///
+    /// # Errors
+    /// The kernel does not list them, or does not delete them.
+    pub(crate) fn forget_handshakes(
+        &mut self,
+        is_meant: impl Fn(SocketAddr) -> bool,
+    ) -> Result<usize, Refusal> {
+        let names = self.found(|row| handshake(row, &is_meant))?;
+        for name in &names {
+            self.forget_named(name)?;
+        }
+        Ok(names.len())
+    }
+
+    fn found<T>(&mut self, found: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Refusal> {
+        let mut all = Vec::new();
+        match self.dump(|row| all.extend(found(row))) {
             // A torn dump is enough: connections come and go all the time.
-            Err(refusal) if refusal.errno == Errno::EINTR => Ok(found),
-            dumped => dumped.map(|()| found),
+            Err(refusal) if refusal.errno == Errno::EINTR => Ok(all),
+            dumped => dumped.map(|()| all),
         }
     }
 
@@ -113,8 +136,12 @@ impl Conntrack {
 
     /// Makes the kernel forget the connection. That it already has is no error.
     pub(crate) fn forget(&mut self, tracked: &Tracked) -> Result<(), Refusal> {
+        self.forget_named(&tracked.name)
+    }
+
+    fn forget_named(&mut self, name: &[u8]) -> Result<(), Refusal> {
         let ack = libc::NLM_F_ACK as u16;
-        match self.socket.request(DELETE, ack, &tracked.name, |_, _| {}) {
+        match self.socket.request(DELETE, ack, name, |_, _| {}) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
             forgotten => forgotten,
         }
@@ -164,20 +191,36 @@ fn tracked(row: &[u8], ports: &PortSet) -> Option<Tracked> {
     if !same_client || !ports.contains(service.port()) || !which.contains(&state) {
         return None;
     }
-    // Without the first tuple the kernel would take all connections to be meant.
-    let mut name = vec![*row.first()?, 0, 0, 0]; // struct nfgenmsg
-    put_nested(&mut name, CTA_TUPLE_ORIG, original);
-    for kind in [CTA_ID, CTA_ZONE] {
-        if let Some(value) = attribute(body, kind) {
-            put_attribute(&mut name, kind, value);
-        }
-    }
     Some(Tracked {
         service,
         client,
         server,
-        name,
+        name: name(row, original)?,
     })
+}
+
+/// The name of the row's connection, if it is meant, NAT has sent it to another address or port, and its handshake is not
+/// over.
+fn handshake(row: &[u8], is_meant: impl Fn(SocketAddr) -> bool) -> Option<Vec<u8>> {
+    let body = row.get(4..)?;
+    let original = attribute(body, CTA_TUPLE_ORIG)?;
+    let (_, service) = ends(original)?;
+    let (server, _) = ends(attribute(body, CTA_TUPLE_REPLY)?)?;
+    let is_one = server != service && HANDSHAKE.contains(&tcp_state(body)?) && is_meant(service);
+    is_one.then(|| name(row, original))?
+}
+
+/// The attributes by which the kernel finds the connection. Without the first tuple it would take all connections to be
+/// meant.
+fn name(row: &[u8], original: &[u8]) -> Option<Vec<u8>> {
+    let mut name = vec![*row.first()?, 0, 0, 0]; // struct nfgenmsg
+    put_nested(&mut name, CTA_TUPLE_ORIG, original);
+    for kind in [CTA_ID, CTA_ZONE] {
+        if let Some(value) = attribute(row.get(4..)?, kind) {
+            put_attribute(&mut name, kind, value);
+        }
+    }
+    Some(name)
 }
 
 fn tcp_state(body: &[u8]) -> Option<u8> {
@@ -279,8 +322,11 @@ pub(crate) fn withstand(bytes: &[u8]) {
     is_answered(bytes);
     // Without a tuple in the name the kernel would forget all connections.
     let all = PortSet::from_ranges([1..=u16::MAX]);
-    let name = tracked(bytes, &all).map(|tracked| tracked.name);
-    assert!(name.is_none_or(|name| name[0] == bytes[0]
+    let names = [
+        tracked(bytes, &all).map(|tracked| tracked.name),
+        handshake(bytes, |_| true),
+    ];
+    assert!(names.iter().flatten().all(|name| name[0] == bytes[0]
         && attribute(&name[4..], CTA_TUPLE_ORIG).is_some_and(|tuple| ends(tuple).is_some())));
 }
 
@@ -392,6 +438,26 @@ mod tests {
         let (elsewhere, here): (Vec<u8>, Vec<u8>) = (states(8080), states(81));
         assert_eq!(elsewhere, [3, 4, 5, 6, 7, 8], "handshakes are let be");
         assert_eq!(here, [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_handshake_is_meant_if_it_was_redirected_and_is_not_over() {
+        let is_meant = |state: u8, server: u16, port: u16| {
+            let mut row = redirected();
+            row[STATE] = state;
+            row[REPLY_PORT..REPLY_PORT + 2].copy_from_slice(&server.to_be_bytes());
+            handshake(&row, |to| to.port() == port).is_some()
+        };
+        let states: Vec<u8> = (0..=10)
+            .filter(|state| is_meant(*state, 8080, 81))
+            .collect();
+        assert_eq!(states, [1, 2, 9]);
+        assert!(!is_meant(1, 81, 81), "no NAT");
+        assert!(!is_meant(1, 8080, 80), "another port");
+        let mut row = redirected();
+        row[STATE] = 1;
+        let name = tracked(&redirected(), &ports(&[81])).unwrap().name;
+        assert_eq!(handshake(&row, |_| true), Some(name));
     }
 
     /// The first packet that the kernel saw was the server's.

@@ -9,8 +9,10 @@ use crate::decide::readiness::{is_covered, other_users, places, uncovered};
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
 use crate::kernel::sockets::{Listener, Want};
+use crate::process::executable::executable;
 use crate::process::own_unit;
 use crate::run::drive::Run;
+use crate::run::in_place::reloads_in_place;
 use crate::run::plan::Listeners;
 use crate::run::record::Course;
 use crate::run::report::verdict::{Evidence, conclude, tells_who_is_down};
@@ -86,14 +88,11 @@ impl Run<'_> {
     fn tell_of_no_change(&mut self, facts: &Facts, log: Option<&str>) {
         let within = humantime::format_duration(SETTLE_PATIENCE);
         let log = log.unwrap_or("the service's log");
-        let service = self.plan.by_name.as_ref();
         let unchanged = facts.same.union(&facts.unchanged);
-        let in_place = service.filter(|one| one.reloads_in_place && !unchanged.is_empty());
-        if let Some(service) = in_place {
+        if let Some(name) = self.reloaded_in_place(&unchanged) {
             self.say.result(&format!(
-                "{} reloads in place: the same processes listen on {} as before ({log} tells whether they \
+                "{name} reloads in place: the same processes listen on {} as before ({log} tells whether they \
                  took the new configuration)",
-                service.name,
                 unchanged.brief()
             ));
             return;
@@ -105,7 +104,7 @@ impl Run<'_> {
         for (ports, what) in ports.into_iter().filter(|(ports, _)| !ports.is_empty()) {
             let text = format!(
                 "nothing changed on {} within {within} of COMMAND's exit: {what}, so a reload that starts new \
-                 processes may have failed (see {log})",
+                 processes may have failed (see {log}; if it reloads in place, give --settle 0)",
                 ports.brief()
             );
             self.record.warnings.warn_urgently(self.say, &text);
@@ -128,6 +127,29 @@ impl Run<'_> {
                 ms_words(early)
             ));
         }
+    }
+
+    /// The service that listens on these ports, if COMMAND reloads it, and it is known to do that without a new process or
+    /// socket.
+    fn reloaded_in_place(&self, ports: &PortSet) -> Option<String> {
+        let (plan, after) = (self.plan, &self.record.after);
+        let by_name = plan.by_name.as_ref();
+        let reloads = plan.reload || by_name.is_some_and(|one| one.reloads);
+        let gated = plan.gated();
+        let is_meant = |l: &&Listener| !gated.served_by(l.port).intersection(ports).is_empty();
+        let inodes: Vec<u32> = { after.listeners.iter() }
+            .filter(is_meant)
+            .map(|l| l.inode)
+            .collect();
+        let mut holders = after
+            .holders
+            .iter()
+            .filter(|_| reloads && self.looked_after);
+        holders.find_map(|(pid, holder)| {
+            let holds = holder.inodes.iter().any(|inode| inodes.contains(inode));
+            let known = holds && executable(*pid).is_some_and(|file| reloads_in_place(&file));
+            known.then(|| by_name.map_or(&holder.name, |one| &one.name).clone())
+        })
     }
 
     fn look_after(&mut self, state: &State) {

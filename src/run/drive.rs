@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
     pub world: Box<dyn World + 'a>,
     /// Why the last answer of `--listen-netns-from` named no network namespace.
     pub search_trouble: Option<String>,
-    command_has_ended: bool,
+    pub command_has_ended: bool,
     /// After all, the listeners were seen.
     pub looked_after: bool,
     pub closed: Closed,
@@ -147,6 +147,7 @@ impl<'a> Run<'a> {
             if let Event::Exited(exit) = &event {
                 self.command_has_ended = true;
                 say.phase(&format!("COMMAND ended: {}", exit_words(*exit)));
+                self.forget_handshakes();
             }
             let signal = event.signal();
             let task = state.step(event, self.world.now());

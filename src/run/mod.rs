@@ -14,6 +14,7 @@ mod close;
 mod drive;
 mod dry_run;
 pub(crate) mod forgotten;
+mod in_place;
 pub(crate) mod leave;
 mod met;
 pub(crate) mod onlooker;

@@ -15,6 +15,7 @@ use crate::run::world::Program;
 use crate::words::ending::Ending;
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::words::ports::PortSet;
+use crate::words::scope::Where;
 use crate::words::steer::Steer;
 
 impl Run<'_> {
@@ -103,6 +104,7 @@ impl Run<'_> {
     }
 
     pub(super) fn shut_only(&mut self, ports: PortSet) {
+        self.forget_handshakes_in_mid_command();
         let Some(gate) = &mut self.gate else {
             return;
         };
@@ -158,6 +160,35 @@ impl Run<'_> {
         }
     }
 
+    /// COMMAND may have moved the service to another address, as that of a new container. NAT sends what belongs to a
+    /// connection where it has sent the first packet: a client that the old one has not answered would send its SYN
+    /// there again. While the gate is closed, nobody else's handshake goes through NAT.
+    pub(super) fn forget_handshakes(&mut self) {
+        let drops = matches!(self.steer, Some(Steer::Drop | Steer::Queue(_)));
+        let place = &self.plan.place;
+        let behind_nat = place.hook == Where::Prerouting && !place.early;
+        let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
+        let Some(shut) = shut.filter(|_| drops && behind_nat) else {
+            return;
+        };
+        match self.world.forget_handshakes(&shut) {
+            Ok(0) => (),
+            Ok(count) => self.say.phase(&format!(
+                "NAT forgets where {count} SYNs went that were not answered: they may come again"
+            )),
+            Err(error) => self.say.phase(&format!(
+                "NAT may send SYNs that were not answered to the old address: conntrack: {error:#}"
+            )),
+        }
+    }
+
+    /// Before ports open while COMMAND runs.
+    fn forget_handshakes_in_mid_command(&mut self) {
+        if self.record.command_was_run && !self.command_has_ended {
+            self.forget_handshakes();
+        }
+    }
+
     /// Starts COMMAND, unless a signal has come in the meantime that stops the run or opens the gate.
     pub(super) fn start(&mut self) -> Event {
         let (plan, say) = (self.plan, self.say);
@@ -190,6 +221,7 @@ impl Run<'_> {
     }
 
     pub(super) fn open(&mut self) {
+        self.forget_handshakes_in_mid_command();
         let Some(gate) = &mut self.gate else {
             return;
         };

@@ -1,15 +1,18 @@
 //! The surroundings of a run whose gate is closed: the clock, the sockets, signals, and the programs that
 //! the run starts. `simulation/` has surroundings without a kernel.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use anyhow::Result;
 use nix::errno::Errno;
 
 use crate::action::contract::Action;
 use crate::decide::policy::Abandoned;
 use crate::gate::rooms;
 use crate::gate::rules::PASS_MARK;
+use crate::kernel::conntrack::Conntrack;
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::ends::Ends;
@@ -96,6 +99,15 @@ pub(super) trait World {
     }
 
     fn pid_of_command(&self) -> Option<i32>;
+
+    /// Makes NAT forget where it has sent the handshakes to the gated ones of these ports that are not over. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// The kernel does not list them, or does not delete them.
+    fn forget_handshakes(&mut self, _ports: &PortSet) -> Result<usize> {
+        Ok(0)
+    }
 
     /// Passes a signal on to COMMAND.
     fn signal_command(&mut self, signal: i32);
@@ -240,6 +252,12 @@ impl World for Machine<'_> {
     fn ended_sockets(&mut self) -> Vec<SocketId> {
         let ends = self.ends.as_mut().and_then(Option::as_mut);
         ends.map_or_else(Vec::new, Ends::read)
+    }
+
+    fn forget_handshakes(&mut self, ports: &PortSet) -> Result<usize> {
+        let scope = &self.call.plan.gated().scope;
+        let is_gated = |to: SocketAddr| ports.contains(to.port()) && scope.reaches(to.ip());
+        Ok(Conntrack::open()?.forget_handshakes(is_gated)?)
     }
 
     fn caught(&mut self) -> Option<Caught> {

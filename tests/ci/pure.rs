@@ -68,7 +68,6 @@ mod commands {
         mod spot;
     }
     mod restart {
-        mod in_place;
         mod listening;
         mod precheck;
         mod script;
@@ -108,6 +107,7 @@ mod gate {
 }
 
 mod run {
+    mod in_place;
     mod place;
     mod report {
         mod time;

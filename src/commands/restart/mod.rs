@@ -2,7 +2,6 @@
 //! call of syngate in its long form. That call is then a run as any other.
 
 mod aftermath;
-mod in_place;
 mod listening;
 mod long_form;
 mod of_script;
@@ -20,7 +19,6 @@ use serde::Serialize;
 
 pub(crate) use self::aftermath::Aftermath;
 use self::aftermath::listens_elsewhere;
-use self::in_place::reloads_in_place;
 use self::listening::Listening;
 use self::long_form::{FoundOptions, Work, long_form};
 pub(crate) use self::of_script::MOST_PID_FILES;
@@ -32,7 +30,6 @@ use crate::commands::check::endpoint::Control;
 use crate::commands::container::{self, ByName};
 use crate::commands::long_form::{CONTAINER, LongForm, add, option, to_write};
 use crate::kernel::service_files::{self, SCRIPTS};
-use crate::process::executable::executable;
 use crate::process::own_unit::booted;
 use crate::process::profile;
 use crate::run::{self, forgotten, plan};
@@ -316,13 +313,10 @@ impl Translated {
         let (gated, own) = (plan::ports(&args.options), &self.listening);
         let forgotten = own.ports.minus(&own.loopback).minus(&gated);
         let test = self.test.as_ref().map(OsString::from);
-        let reloads = matches!(named, Named::Reload(_));
-        let mut holders = own.processes.iter().filter_map(|pid| executable(*pid));
         Some(NamedRun {
             name: named.short().to_owned(),
             is_up: !own.ports.is_empty(),
-            reloads,
-            reloads_in_place: reloads && holders.any(|file| reloads_in_place(&file)),
+            reloads: matches!(named, Named::Reload(_)),
             test_is_found: test.is_some() && self.form.precheck() == test.as_deref(),
             forgotten: forgotten::words(&own.who, &forgotten, &gated),
         })

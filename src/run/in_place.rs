@@ -7,8 +7,10 @@ use std::path::Path;
 const PROGRAMS: &[(&str, &str)] = &[
     ("dovecot", ""),
     ("master", "postfix"),
+    ("named", ""),
     ("postgres", ""),
     ("prometheus", ""),
+    ("unbound", ""),
     ("varnishd", ""),
 ];
 
