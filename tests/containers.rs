@@ -10,7 +10,7 @@ use std::process::Stdio;
 use harness::named::{by_name, long_form, program, refused};
 use harness::{SOON, SYNGATE, report_in, words};
 use nix::sys::signal::Signal;
-use testkit::{Host, Load, LoadReport, Pair, Ran, SERVER, wait_until};
+use testkit::{Host, Load, LoadReport, Pair, Ran, Running, SERVER, wait_until};
 
 /// podman on a host. All that it keeps is in the host's directory.
 struct Podman<'a> {
@@ -208,15 +208,8 @@ fn nobody_notices_that_a_container_is_replaced() {
     assert_eq!(control_groups(), groups);
 }
 
-/// A container that is about to go loses SYNs, as where its queue is full. For NAT the connection has begun: what
-/// these clients send again would go to the address of the container that has gone.
-#[test]
-fn who_was_not_answered_by_the_old_container_reaches_the_new_one() {
-    let pair = Pair::new().unwrap();
-    let podman = Podman::on(&pair.server);
-    podman.must("podman run -d --name other web /bin/busybox sleep 3600");
-    podman.must(&run(0));
-    pair.server.wait_listen(80).unwrap();
+/// Has the container lose SYNs, as where its queue is full: those of a client of each kind, which are returned.
+fn unanswered(podman: &Podman, pair: &Pair) -> [Running; 4] {
     let (web, other) = (podman.pid("web"), podman.pid("other"));
     let deaf = "table ip deaf { set lost { type ipv4_addr . inet_service; flags dynamic; }; \
                 chain input { type filter hook input priority 0; \
@@ -239,16 +232,37 @@ fn who_was_not_answered_by_the_old_container_reaches_the_new_one() {
     let lost = format!("{within} list set ip deaf lost | grep -o '[0-9] \\. [0-9]' | wc -l");
     let all = || podman.must(&lost).trim() == clients.len().to_string();
     wait_until(SOON, "their SYNs to be lost", all).unwrap();
-    let call = format!("{SYNGATE} --container web -- sh -c \"{}\"", replace());
-    let ran = podman.sh(&call);
-    assert_eq!(ran.code(), 0, "{ran:?}");
-    for (client, who) in clients.into_iter().zip(0..) {
-        let saw = Ran::from(client.output().unwrap());
-        assert_eq!(
-            (saw.code(), saw.stdout.as_str()),
-            (0, "here"),
-            "{who}: {saw:?}; {ran:?}"
-        );
+    clients
+}
+
+/// For NAT, the connection of such a client has begun: what it sends again would go to the address of the container that
+/// has gone.
+#[test]
+fn who_was_not_answered_by_the_old_container_reaches_the_new_one() {
+    let pair = Pair::new().unwrap();
+    let podman = Podman::on(&pair.server);
+    podman.must("podman run -d --name other web /bin/busybox sleep 3600");
+    podman.must(&run(0));
+    pair.server.wait_listen(80).unwrap();
+    let served = pair.server.dir().join("served");
+    // The port opens after COMMAND, or while it still runs.
+    let waits = format!("; while [ ! -e {} ]; do sleep 0.1; done", served.display());
+    for (options, waits) in [("", ""), ("--open-on ready", &waits)] {
+        let clients = unanswered(&podman, &pair);
+        let command = format!("{}{waits}", replace());
+        let line = format!("exec {SYNGATE} --container web {options} -- sh -c \"{command}\"");
+        let mut call = pair.server.command("sh");
+        call.args(["-c", &line]).env("PATH", podman.path());
+        let call = call.stdin(Stdio::null()).stderr(Stdio::piped());
+        let run = pair.server.spawn(call.stdout(Stdio::null())).unwrap();
+        let saw = clients.map(|client| Ran::from(client.output().unwrap()));
+        fs::write(&served, "").unwrap();
+        let ran = Ran::from(run.output().unwrap());
+        for saw in saw {
+            assert_eq!(saw.code(), 0, "{options}: {saw:?}; {ran:?}");
+            assert_eq!(saw.stdout, "here", "{options}");
+        }
+        assert_eq!(ran.code(), 0, "{ran:?}");
     }
 }
 
