@@ -138,8 +138,13 @@ impl Attended {
     /// # Errors
     /// The guard can't be started.
     pub(crate) fn start(call: &Call) -> io::Result<Attended> {
+        Attended::start_beside(call, || ())
+    }
+
+    /// The same. Meanwhile the guard before may have to hear that the run goes on.
+    pub(crate) fn start_beside(call: &Call, meanwhile: impl Fn()) -> io::Result<Attended> {
         let mut attended = Attended::launch(call)?;
-        attended.wait_ready()?;
+        attended.wait_ready(meanwhile)?;
         Ok(attended)
     }
 
@@ -163,13 +168,8 @@ impl Attended {
         })
     }
 
-    fn wait_ready(&mut self) -> io::Result<()> {
-        let mut byte = [0];
-        self.line.set_nonblocking(false)?;
-        (&*self.line).read_exact(&mut byte)?;
-        if byte != [word::READY] {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+    fn wait_ready(&mut self, meanwhile: impl Fn()) -> io::Result<()> {
+        await_ready(&self.line, Instant::now() + START_TIMEOUT, meanwhile)?;
         self.coming = None;
         self.line.set_nonblocking(true)
     }
@@ -177,7 +177,7 @@ impl Attended {
     /// Whether it would do its work. Waits for one that has just been started.
     pub(crate) fn is_ready(&mut self) -> bool {
         let comes = self.coming.is_some();
-        self.process.lives() && (!comes || self.wait_ready().is_ok())
+        self.process.lives() && (!comes || self.wait_ready(|| ()).is_ok())
     }
 
     fn see(&mut self, now: Instant) -> Seen {
@@ -292,9 +292,51 @@ impl Attended {
     }
 }
 
+/// Waits for the first word of a guard, and calls `meanwhile` now and then.
+fn await_ready(mut line: &UnixStream, give_up: Instant, meanwhile: impl Fn()) -> io::Result<()> {
+    let mut byte = [0];
+    line.set_nonblocking(false)?;
+    line.set_read_timeout(Some(SHOWN_EVERY))?;
+    loop {
+        match line.read_exact(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() >= give_up {
+                    let late = format!("it was not ready within {START_TIMEOUT:?}");
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, late));
+                }
+                meanwhile();
+            }
+            read => break read?,
+        }
+    }
+    match byte == [word::READY] {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn while_a_guard_starts_the_one_before_may_be_told_that_the_run_goes_on() {
+        let (run, guard) = UnixStream::pair().unwrap();
+        let told = Cell::new(0);
+        let tell = || {
+            told.set(told.get() + 1);
+            if told.get() == 2 {
+                (&guard).write_all(&[word::READY]).unwrap();
+            }
+        };
+        await_ready(&run, Instant::now() + START_TIMEOUT, tell).unwrap();
+        assert_eq!(told.get(), 2);
+        let late = await_ready(&run, Instant::now(), || ()).unwrap_err();
+        assert_eq!(late.to_string(), "it was not ready within 5s");
+        (&guard).write_all(&[word::HERE]).unwrap();
+        let other = await_ready(&run, Instant::now(), || ()).unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::InvalidData);
+    }
 
     #[test]
     fn a_guard_hears_now_and_then_that_the_run_goes_on() {

@@ -34,7 +34,9 @@ impl Watch {
     /// # Errors
     /// It can't be started.
     pub(crate) fn start(rooms: &Rooms, until: Deadline) -> Result<Watch> {
-        let started = called(rooms, until, Attended::start);
+        let started = called(rooms, until, |call| {
+            Attended::start_beside(call, || rooms.life.show())
+        });
         let started = started.with_context(|| format!("{SHOWN} can't be started"))?;
         rooms.life.heard_by(&started);
         rooms.note.iter().for_each(Note::is_guarded);
