@@ -151,7 +151,7 @@ test-long: test-packages
 	SYNGATE_RESTARTS=50 \
 	  $(CARGO) test --package syngate --test checks no_client_meets -- --nocapture 2>&1 | tee $(LONG)/warms-up.txt
 	SYNGATE_RESTARTS=50 SYNGATE_POSTS=100000 \
-	  $(CARGO) test --package syngate --test checks are_told_goodbye -- --nocapture 2>&1 | tee $(LONG)/goodbye.txt
+	  $(CARGO) test --package syngate --test checks goodbye -- --nocapture 2>&1 | tee $(LONG)/goodbye.txt
 
 # For either kind of kill, the tests tell how many met a guard and how many clients failed.
 kill-rooms: test-packages

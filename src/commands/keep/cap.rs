@@ -96,6 +96,9 @@ mod tests {
             three.starts_with("[::1]:80 and 2 others are not kept"),
             "{three}"
         );
-        assert!(three.ends_with(" --max-addresses 128 allows"), "{three}");
+        assert!(
+            three.ends_with(" --max-addresses 128 allows no more"),
+            "{three}"
+        );
     }
 }
