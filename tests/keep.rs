@@ -541,6 +541,33 @@ fn a_run_that_begins_in_a_gap_leaves_keep_there() {
     keep.ends(1);
 }
 
+/// Keep has not seen yet that the service listens again.
+#[test]
+fn keep_stands_back_for_a_run_that_begins_just_as_a_gap_ends() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    drop(server);
+    let noted = || {
+        host.sh("grep -q cookie /run/syngate/*rooms-*")
+            .unwrap()
+            .ok()
+    };
+    wait_until(SOON, "keep to see the gap", || !noted()).unwrap();
+    keep.running.signal(Signal::SIGSTOP).unwrap();
+    let server = shared().start(host).unwrap();
+    let call = call(host, words("--port 80 --syn park"));
+    let run = call.start(["true"]);
+    let locked = || host.must(words("cat /proc/locks")).contains(" 80 80");
+    wait_until(SOON, "the run", locked).unwrap();
+    keep.running.signal(Signal::SIGCONT).unwrap();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    wait_kept(host);
+    drop(server);
+    keep.ends(0);
+}
+
 /// Keep has not looked since the gap began: it looks again before it stands back.
 #[test]
 fn a_gap_that_begins_as_a_run_does_is_bridged() {

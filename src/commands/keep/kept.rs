@@ -143,11 +143,12 @@ impl<'a> Kept<'a> {
     }
 
     fn look_now(&mut self) -> Result<Told> {
-        self.see_runs();
+        let begun = self.see_runs();
         let mut told = Told::default();
         self.ask_about_unit(&mut told);
         let waited = self.rooms.who_waits(self.wake.as_ref())?;
         let mut there = self.see(false)?;
+        self.stay_for_runs(&begun, &there);
         self.tend(&mut there, &waited, &mut told)?;
         self.ask_about_unit(&mut told);
         self.tell_begun(&mut told);
@@ -159,22 +160,25 @@ impl<'a> Kept<'a> {
     }
 
     /// A run that has the ports locked does what it does without a keep. Looks no more often than a keep looks while
-    /// nobody waits: rooms are made under the runs' lock anyway.
-    fn see_runs(&mut self) {
-        if self
-            .runs_seen_at
-            .is_none_or(|at| at.elapsed() >= LOOK_AGAIN)
-        {
-            let ports = ports_of_runs(&directory_in_use());
-            let before =
-                std::mem::replace(&mut self.of_runs, ports.intersection(&self.wanted.ports));
-            for (spot, group) in self.spots.iter_mut().zip(&self.rooms.groups) {
-                let port = group.place.port;
-                let began = self.of_runs.contains(port) && !before.contains(port);
-                spot.stays &= self.of_runs.contains(port);
-                spot.stays |= began && spot.watched.is_in_gap();
-            }
-            self.runs_seen_at = Some(Instant::now());
+    /// nobody waits: rooms are made under the runs' lock anyway. Returns the ports of runs that have begun since.
+    fn see_runs(&mut self) -> PortSet {
+        let seen_at = self.runs_seen_at.filter(|at| at.elapsed() < LOOK_AGAIN);
+        if seen_at.is_some() {
+            return PortSet::EMPTY;
+        }
+        self.runs_seen_at = Some(Instant::now());
+        let ports = ports_of_runs(&directory_in_use()).intersection(&self.wanted.ports);
+        let before = std::mem::replace(&mut self.of_runs, ports);
+        self.of_runs.minus(&before)
+    }
+
+    /// A run that begins while nobody listens has seen no listener, and does not wait for the keep. The gap itself lasts
+    /// a moment longer than that.
+    fn stay_for_runs(&mut self, begun: &PortSet, there: &Sample) {
+        for (spot, group) in self.spots.iter_mut().zip(&self.rooms.groups) {
+            let port = group.place.port;
+            spot.stays &= self.of_runs.contains(port);
+            spot.stays |= begun.contains(port) && !self.rooms.is_served(group, there);
         }
     }
 
