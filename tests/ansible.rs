@@ -145,6 +145,10 @@ impl Site {
         let fleet = Fleet::steered_by_flow(hosts).unwrap();
         let control = &fleet.client;
         let key = new_key(control, "id");
+        for host in &fleet.servers {
+            // It hides what was bound into /etc before.
+            host.own_etc().unwrap();
+        }
         let sshd = fleet.servers.iter().enumerate();
         let sshd = sshd.map(|(n, host)| start_sshd(host, &Fleet::address(n), &key));
         let site = Site {
@@ -329,12 +333,13 @@ fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
     sshd.args(["-D", "-e", "-f"]).arg(config);
     let sshd = host.spawn(sshd.stdin(Stdio::null()).stderr(log)).unwrap();
     host.wait_listen(22).unwrap();
+    let shell = host.must(["getent", "passwd", "root"]);
+    assert!(shell.trim_end().ends_with(":/bin/sh"), "{shell}");
     sshd
 }
 
 /// Its own `/etc/haproxy` and `/usr/local`, with syngate, and haproxy running.
 fn furnish(host: &Host) {
-    host.own_etc().unwrap();
     for (name, place) in [("haproxy", "/etc/haproxy"), ("local", "/usr/local")] {
         let own = host.dir().join(name);
         fs::create_dir(&own).unwrap();
