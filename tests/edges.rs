@@ -3,13 +3,14 @@
 
 mod harness;
 
+use std::fs;
 use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::{SOON, SYNGATE, call, gated, ms, python, shut, wait_open, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, SERVER, slow, wait_until};
+use testkit::{Host, Load, Pair, Running, SERVER, slow, wait_until};
 
 /// COMMAND returns at once, and the new process listens on one address 300 ms after the other;
 /// sooner on a slow machine, where both are late anyway: a second is what syngate grants them.
@@ -82,7 +83,35 @@ fn deferred_accepts_do_not_hold_the_drain_up() {
 #[test]
 fn a_full_stderr_does_not_keep_the_gate_shut() {
     let host = Host::new().unwrap();
+    let mut run = fills_stderr(&host, "");
+    wait_open(&host, SOON); // not by --max-closed
+    // It has something to say, and nobody to say it to.
+    let waits_in = || host.must(["sh", "-c", "cat /proc/$(pgrep -x syngate)/wchan"]);
+    wait_until(SOON, "a write", || waits_in().contains("pipe_write")).unwrap();
+    run.signal(Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), None, "ended by the signal");
+}
+
+/// The run reads this signal, or discards it as too late. Then nobody sends a second one.
+#[test]
+fn a_full_stderr_keeps_nobody_who_was_asked_to_end() {
+    let host = Host::new().unwrap();
+    let mut run = fills_stderr(&host, "import signal; signal.pause()");
+    run.signal(Signal::SIGTERM).unwrap();
+    wait_until(SOON, "the end", || !run.is_running()).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    for _ in 0..10 {
+        let mut run = fills_stderr(&host, "");
+        wait_open(&host, SOON);
+        run.signal(Signal::SIGTERM).unwrap();
+        wait_until(SOON, "the end", || !run.is_running()).unwrap();
+    }
+}
+
+/// A run whose COMMAND has filled stderr, a pipe that nobody reads, and goes on with this.
+fn fills_stderr(host: &Host, and_then: &str) -> Running {
     let full = host.dir().join("full");
+    let _ = fs::remove_file(&full);
     let fill = format!(
         "import os
 os.set_blocking(2, False)
@@ -90,18 +119,12 @@ try:
     while True: os.write(2, b'x' * 1000)
 except BlockingIOError: pass
 os.set_blocking(2, True)
-open({full:?}, 'w')"
+open({full:?}, 'w')
+{and_then}"
     );
-    let call = call(&host, words("-v --port 80 --max-closed 20s"));
-    let mut run = call.start(["python3", "-c", &fill]);
+    let run = call(host, words("-v --port 80 --max-closed 20s")).start(["python3", "-c", &fill]);
     wait_until(SOON, "a full pipe", || full.exists()).unwrap();
-    wait_open(&host, SOON); // not by --max-closed
-    assert!(
-        run.is_running(),
-        "it has something to say, and nobody to say it to"
-    );
-    run.signal(Signal::SIGTERM).unwrap();
-    assert_eq!(run.wait().unwrap().code(), None, "ended by the signal");
+    run
 }
 
 /// Starts what its arguments say, and fills its stderr while COMMAND runs. When the service is checked, it

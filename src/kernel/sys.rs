@@ -488,14 +488,11 @@ pub(crate) fn ignore_but_leave_to_children(signal: Signal) {
     let _ = SigSet::from(signal).thread_unblock();
 }
 
-/// Discards a blocked signal that has come and was not read. It does so by ignoring the signal: the kernel does not
-/// keep an ignored signal (sigaction(2)). A signal that the caller has had ignored stays so.
-pub(crate) fn forget_pending(signal: Signal) {
-    if is_ignored(signal as libc::c_int) {
-        return;
-    }
-    ignore(signal);
-    set_default(signal);
+/// Takes one of these blocked signals, so that it has no effect. `false`: none has come.
+pub(crate) fn take_pending(signals: &SigSet) -> bool {
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both are live, and nobody asks for the siginfo_t (sigtimedwait(2)).
+    unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), &at_once) > 0 }
 }
 
 #[cfg(test)]

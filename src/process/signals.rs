@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -46,6 +47,14 @@ pub(crate) struct Signals {
 
 /// What [`Signals::block`] has blocked for the run to read.
 static FOR_THE_RUN: OnceLock<SigSet> = OnceLock::new();
+
+/// A signal that asks to stop has come, and was read or discarded.
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody has asked this process to stop, at any time. Who did does not wait for a reader of stderr.
+pub(crate) fn asked_to_end() -> bool {
+    ASKED_TO_END.load(Ordering::Relaxed)
+}
 
 /// Whether a signal has come that the run has to read soon. `false` in a process that is no run.
 pub(crate) fn has_come() -> bool {
@@ -97,8 +106,10 @@ impl Signals {
     /// Lets the signals that ask to stop have their default effect again. One that nobody has read came too
     /// late, and is discarded. USR1 stays blocked: there is no gate any more.
     pub(crate) fn unblock() {
-        STOPPING.into_iter().for_each(sys::forget_pending);
         let stopping: SigSet = STOPPING.into_iter().collect();
+        while sys::take_pending(&stopping) {
+            ASKED_TO_END.store(true, Ordering::Relaxed);
+        }
         let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&stopping), None);
     }
 
@@ -183,14 +194,17 @@ impl Signals {
     }
 
     fn read(&self) -> io::Result<Option<Caught>> {
-        Ok(self
-            .fd
-            .read_signal()?
-            .map(|info| match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGCHLD) => Caught::Child,
-                Ok(Signal::SIGUSR1) => Caught::OpenNow,
-                _ => Caught::Stop(info.ssi_signo as i32, sender(info.ssi_code)),
-            }))
+        let Some(info) = self.fd.read_signal()? else {
+            return Ok(None);
+        };
+        Ok(Some(match Signal::try_from(info.ssi_signo as i32) {
+            Ok(Signal::SIGCHLD) => Caught::Child,
+            Ok(Signal::SIGUSR1) => Caught::OpenNow,
+            _ => {
+                ASKED_TO_END.store(true, Ordering::Relaxed);
+                Caught::Stop(info.ssi_signo as i32, sender(info.ssi_code))
+            }
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::cli::{Args, RunOptions};
-use crate::process::signals::Signals;
+use crate::process::signals::{Signals, asked_to_end};
 use crate::run::dry_run::dry_run;
 use crate::run::plan::{Plan, Refused, ports};
 use crate::run::record::Record;
@@ -40,7 +40,7 @@ pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say,
         let report = Report::new(&args.command, ports(&args.options), plan, record, ending);
         write(&report, record, file, say);
     }
-    say.may_block();
+    say.may_block(asked_to_end());
     match ending.outcome {
         Outcome::Ok => say.result(&ending.message),
         _ => say.error(&ending.message),

@@ -162,9 +162,10 @@ impl Say {
         self.in_haste.set(true);
     }
 
-    /// Writes the lines that were kept.
-    pub(crate) fn may_block(&self) {
-        self.in_haste.set(false);
+    /// Writes the lines that were kept. From now on it waits for a reader, unless a signal has asked the process to end:
+    /// then what stderr does not take at once is lost.
+    pub(crate) fn may_block(&self, asked_to_end: bool) {
+        self.in_haste.set(asked_to_end && !self.may_hang);
         self.write("");
     }
 

@@ -92,7 +92,7 @@ use crate::kernel::room::probe;
 use crate::process::lock::{Lock, LocksOf};
 use crate::process::notify;
 use crate::process::rlimits::allow_files;
-use crate::process::signals::{Caught, Signals};
+use crate::process::signals::{Caught, Signals, asked_to_end};
 use crate::run::report::appended;
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
@@ -201,7 +201,7 @@ fn under_lock(
     };
     teller.tell(&told);
     teller.end();
-    say.may_block();
+    say.may_block(asked_to_end());
     Ok(why)
 }
 
