@@ -490,7 +490,10 @@ pub(crate) fn ignore_but_leave_to_children(signal: Signal) {
 
 /// Takes one of these blocked signals, so that it has no effect. `false`: none has come.
 pub(crate) fn take_pending(signals: &SigSet) -> bool {
-    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let at_once = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: both are live, and nobody asks for the siginfo_t (sigtimedwait(2)).
     unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), &at_once) > 0 }
 }

@@ -104,7 +104,7 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
     // A child that is killed is COMMAND, for syngate, which ends as COMMAND does.
     let by_its_signal = trial.may_end_by(*code - 128);
     is_so(
-        *code <= 128 || by_its_signal || before_main(trial, left),
+        *code <= 128 || by_its_signal || before_main(trial, left, keeps),
         format!("it ended by a signal that nobody sent: {code}"),
     );
     is_so(
@@ -122,8 +122,9 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
 }
 
 /// Without memory, or what else they need, the loader and Rust's runtime end the process by SIGSEGV or
-/// SIGABRT, before there is anything of syngate's that could.
-fn before_main(trial: &Trial, left: &Left) -> bool {
+/// SIGABRT, before there is anything of syngate's that could. No COMMAND has run then; what is restarted beside a keep is
+/// not the keep's.
+fn before_main(trial: &Trial, left: &Left, keeps: bool) -> bool {
     const NEEDED: [&str; 6] = [
         "mmap",
         "mprotect",
@@ -134,7 +135,7 @@ fn before_main(trial: &Trial, left: &Left) -> bool {
     ];
     let by = [128 + libc::SIGSEGV, 128 + libc::SIGABRT];
     let early = |hit: &Hit| hit.point.phase == "start" && NEEDED.contains(&hit.point.call.as_str());
-    trial.hits().any(early) && left.ran == 0 && by.contains(&left.code)
+    trial.hits().any(early) && (keeps || left.ran == 0) && by.contains(&left.code)
 }
 
 /// Exit statuses speak for themselves.
@@ -234,6 +235,27 @@ mod tests {
             ..left(0, 0, "")
         };
         assert_eq!(violations(&eperm, &unreported).len(), 1);
+    }
+
+    #[test]
+    fn the_loader_may_end_what_has_not_begun() {
+        let mut trial = trial("syngate", Fault::Eintr);
+        trial.hit.point.phase = "start".to_owned();
+        trial.hit.point.call = "mmap".to_owned();
+        let ended = |code, ran| Left {
+            report: None,
+            ..left(code, ran, "")
+        };
+        let is_wrong = |trial: &Trial, code, ran| {
+            let wrong = violations(trial, &ended(code, ran));
+            wrong.iter().any(|line| line.contains("nobody sent"))
+        };
+        assert!(!is_wrong(&trial, 139, 0) && is_wrong(&trial, 139, 1));
+        assert!(is_wrong(&trial, 131, 0));
+        trial.setting = "keep".to_owned();
+        assert!(!is_wrong(&trial, 139, 1));
+        trial.hit.point.phase = "keeping".to_owned();
+        assert!(is_wrong(&trial, 139, 1));
     }
 
     #[test]
