@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::rooms::{
-    GROUPS_HIDDEN, SHARES_PORT, all_served, figure, listeners, load, no_syn_was_lost,
+    GROUPS_HIDDEN, GUARD, SHARES_PORT, all_served, figure, listeners, load, no_syn_was_lost,
     nothing_is_left,
 };
 use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, words};
@@ -467,7 +467,10 @@ fn a_listener_that_the_service_closes_stays_for_a_moment() {
         latch.wait();
         let _new = server.start(&host).unwrap();
         wait_looked(&host);
+        let guard = |signal| host.must(["pkill", signal, "-x", GUARD]);
         run.signal(Signal::SIGSTOP).unwrap();
+        // Else it would soon take over.
+        guard("-STOP");
         old.signal(Signal::SIGKILL).unwrap();
         old.wait().unwrap();
         let stays = || before.iter().all(|old| cookies(&host).contains(old));
@@ -475,7 +478,9 @@ fn a_listener_that_the_service_closes_stays_for_a_moment() {
         let load = burst(&host);
         if goes_on {
             run.signal(Signal::SIGCONT).unwrap();
+            wait_until(SOON, "the end of the old listener", || !stays()).unwrap();
         }
+        guard("-CONT");
         all_served(&load.finish().unwrap());
         wait_until(SOON, "the end of the old listener", || !stays()).unwrap();
         run.signal(Signal::SIGCONT).unwrap();
