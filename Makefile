@@ -38,7 +38,7 @@
 # make rpm         rpms of these tarballs, in target/rpm
 # make crate       what is published as a crate, in target/crate; tries to publish it
 # make address     writes the repository's ADDRESS= into all that names it
-# make distributions  restarts haproxy on four suites of Debian, with that tarball
+# make distributions  builds on four suites of Debian, and restarts haproxy there, with that tarball and with packages
 # make test-deb    the package in a fresh Debian: installed, used, upgraded, purged; SUITES=
 # make test-rpm    the rpm in a fresh root: installed, used, upgraded, removed
 # make test-arch   the same of contrib/arch, by pacman
@@ -427,7 +427,7 @@ crate:
 address:
 	contrib/packages/address $(ADDRESS)
 
-# Some minutes, as root; the chroots stay in target/distributions.
+# A quarter of an hour, as root; the chroots stay in target/distributions.
 distributions: dist
 	@tests/ci/install-packages $(DIST_PACKAGES)
 	$(CARGO) build --release --package testkit
