@@ -8,6 +8,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use harness::latch::Latch;
 use harness::named::{NamedUnit, by_name, done, long_form, program, refused};
 use harness::{SOON, SYNGATE, report_in, words};
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
@@ -73,6 +74,41 @@ fn nobody_notices_a_restart_of_haproxy_by_its_name() {
     haproxy.restart().unwrap();
     let bare = clients.stop().unwrap();
     assert!(bare.refused > 0, "the control has to fail: {bare}");
+}
+
+/// Nobody listens while the first one is at work. So the second one finds the ports when that has ended.
+#[test]
+fn two_restarts_of_a_service_take_turns() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    let haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let (mut latch, once) = (Latch::new(host, "gap"), host.dir().join("once"));
+    let script = format!(
+        "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nservice $1 stop\nif mkdir {} 2>/dev/null; then {}; fi\n\
+         service $1 start\n",
+        once.display(),
+        latch.hold()
+    );
+    program(host, "service", &script);
+    let clients = load(&pair, None);
+    let said = host.dir().join("said");
+    let second = format!("restart haproxy --no-precheck 2>{}", said.display());
+    let ran = std::thread::scope(|threads| {
+        let first = threads.spawn(|| by_name(host, "restart haproxy"));
+        latch.wait();
+        let second = threads.spawn(|| by_name(host, &second));
+        let waits =
+            || fs::read_to_string(&said).is_ok_and(|said| said.contains("waiting for pid "));
+        wait_until(SOON, "the second one to wait", waits).unwrap();
+        latch.release();
+        [first, second].map(|run| run.join().unwrap())
+    });
+    let said = fs::read_to_string(said).unwrap();
+    ran.iter().for_each(done);
+    let expected = "exited with status 0; 80 was closed for ";
+    assert!(said.contains(expected), "{said}");
+    unnoticed(clients);
+    drop(haproxy);
 }
 
 #[test]
@@ -459,7 +495,7 @@ fn nobody_notices_a_restart_of_gunicorn_by_its_name() {
         let ran = by_name(host, "restart web");
         done(&ran);
         let first = ran.stderr.lines().next().unwrap();
-        let expected = "syngate: /etc/init.d/web: ports 80 of ";
+        let expected = "syngate: /etc/init.d/web: port 80 of ";
         assert!(first.starts_with(expected), "81 is another's: {ran:?}");
         assert!(first.contains(old.trim()), "{ran:?}");
         assert_ne!(host.must(["cat", pid_file]), old);
@@ -621,8 +657,8 @@ fn a_service_that_comes_back_without_a_port_is_not_told_to_be_down() {
             "syngate: haproxy (pid {}) runs, but listens on 81,8080 and not on 80: there its new clients are refused",
             pids(host, "haproxy").trim()
         ),
-        "syngate: to see why: haproxy -c -f /etc/haproxy/haproxy.cfg, or its log; correct its configuration, then service \
-         haproxy restart",
+        "syngate: if that is meant, gate it by --port 81,8080; else correct its configuration, then service haproxy \
+         restart",
     ];
     assert_eq!(lines[lines.len() - 2..], expected, "{ran:?}");
 }
@@ -740,8 +776,12 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
         ),
         ("restart haproxy.socket", "it is no service"),
         (
+            "restart -p 80 443 haproxy",
+            "unexpected argument 'haproxy': ports come behind --port, with commas between: --port 80,443",
+        ),
+        (
             "restart haproxy nginx",
-            "unexpected argument 'nginx' (see syngate restart --help)",
+            "unexpected argument 'nginx': one NAME at a time; call syngate once for each service",
         ),
         (
             "restart haproxy -- -v",
@@ -822,7 +862,7 @@ fn a_unit_comes_before_an_init_script() {
         assert_eq!(form, expected, "81 and 82 are others'");
         let ran = by_name(host, &format!("{verb} haproxy"));
         done(&ran);
-        let first = "syngate: haproxy.service: ports 80 of haproxy (pid ";
+        let first = "syngate: haproxy.service: port 80 of haproxy (pid ";
         assert!(ran.stderr.starts_with(first), "{ran:?}");
     }
     unnoticed(clients);
@@ -1123,7 +1163,7 @@ mod of_root {
             let old = pids(host, "redis-server");
             let ran = by_name(host, "restart redis-server");
             done(&ran);
-            let first = "syngate: /etc/init.d/redis-server: ports 80 of redis-server (pid ";
+            let first = "syngate: /etc/init.d/redis-server: port 80 of redis-server (pid ";
             assert!(ran.stderr.starts_with(first), "{ran:?}");
             assert!(!ran.stderr.contains("precheck"), "it has none: {ran:?}");
             assert_ne!(pids(host, "redis-server"), old);

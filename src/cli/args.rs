@@ -22,13 +22,14 @@ use crate::words::unit_name::{service, stem};
     name = "syngate",
     version,
     about = "Restart or reload a TCP service without a client noticing",
-    long_about = "Runs COMMAND behind a closed gate: an nftables or iptables rule that stops the \
-                  SYNs of new connections to PORTS, and nothing else. Before COMMAND runs, what is \
-                  under way is let finish; when the service listens again, the gate opens, and the \
-                  SYNs, which the clients send again or which were held (--syn hold), reach the new \
-                  process. Or new connections go to a standby meanwhile (--syn redirect), or \
-                  to the other host of a pair (--syn divert). The gate never stays closed: it is gone \
-                  when syngate is gone, and the kernel opens it after --max-closed.",
+    long_about = "Runs COMMAND behind a closed gate: new connections to PORTS don't reach the service \
+                  until it listens again, and those that exist go on. Before COMMAND runs, \
+                  requests in progress finish (--drain). --syn says what new connections do \
+                  meanwhile: the client's kernel sends its SYN again (drop, the default), syngate \
+                  holds the SYN (hold), or the connection waits in the kernel (park). Or it goes to \
+                  a standby (redirect), or to the other host of a pair (divert). The gate never stays \
+                  closed: it opens when syngate ends, in whatever way. Where syngate can't open it, \
+                  the kernel or a guard process does, after --max-closed at the latest.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate restart | reload | run [OPTIONS] <NAME>\n       \
                       syngate status | clear | check | keep [OPTIONS]",

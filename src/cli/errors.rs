@@ -9,10 +9,12 @@ use clap::{CommandFactory, Subcommand};
 use super::args::{Args, Named, Word};
 use super::help::SUBJECTS;
 use crate::action::list::value_of_syn;
+use crate::kernel::service_files;
 use crate::process::own_unit::booted;
 use crate::words::command_line::command_line;
 use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use crate::words::meant::{meant, question};
+use crate::words::unit_name::stem;
 
 /// What is wrong, and what would be right. `words`: the call, from the program's name on.
 pub(crate) fn one_line(error: &clap::Error, words: &[OsString]) -> String {
@@ -230,7 +232,7 @@ fn is_option(word: &str, long: &str, short: Option<char>) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
-const AS_IN: &str = ", as in syngate --port 80 -- service haproxy restart";
+const AS_IN: &str = ", as in syngate --port 80 --syn auto -- service haproxy restart";
 /// Unicode's dashes, from HYPHEN to HORIZONTAL BAR, and MINUS SIGN: web pages and books print them in
 /// place of `-` and `--`, and people copy them.
 const NO_HYPHENS: [char; 7] = [
@@ -262,6 +264,9 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
         {
             format!("{unexpected}: ports come behind --port, with commas between: --port 80,443")
         }
+        (_, Some(other)) if Named::has_subcommand(&other) => {
+            format!("{unexpected}{}", second_name(words))
+        }
         (_, Some(other)) => match takes_ports(&other, word) {
             Some(takes) => format!("{unexpected}{takes}"),
             None => format!("{unexpected} (see syngate {other} --help)"),
@@ -284,10 +289,33 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
                 Some(name) => {
                     format!("{unexpected}; did you mean {name}? (COMMAND comes behind --)")
                 }
+                None if first && is_service(word) => {
+                    format!("{unexpected}; did you mean syngate restart {word}?")
+                }
                 None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
             }
         }
     }
+}
+
+/// `syngate restart` and the like take one NAME, and clap takes the first word for it.
+fn second_name(words: &[OsString]) -> &'static str {
+    let is_port = |word: String| word.bytes().all(|byte| byte.is_ascii_digit());
+    match own_words(words)
+        .zip(own_words(words).skip(1))
+        .any(|(one, next)| is_port(one) && is_port(next))
+    {
+        true => ": ports come behind --port, with commas between: --port 80,443",
+        false => ": one NAME at a time; call syngate once for each service",
+    }
+}
+
+/// Whether there is an init script or a unit of that name, and nothing else stands in the call.
+fn is_service(word: &str) -> bool {
+    let units = service_files::units().filter(|_| booted());
+    service_files::scripts()
+        .chain(units)
+        .any(|name| stem(&name) == word)
 }
 
 /// What the commands take that have no NAME.

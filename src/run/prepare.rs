@@ -24,7 +24,6 @@ use crate::process::child::Child;
 use crate::process::guard::START_TIMEOUT;
 use crate::process::lock::{self, Lock, LockHolder, LocksOf};
 use crate::process::output::Output;
-use crate::process::own_unit;
 use crate::process::signals::Caught;
 use crate::process::starter::Starter;
 use crate::run::call::Call;
@@ -33,7 +32,6 @@ use crate::run::record::Record;
 use crate::run::while_closed::not_spawned;
 use crate::words::ended::{CommandExit, Sender, signal_name};
 use crate::words::ending::Ending;
-use crate::words::env::RUN_VARIABLE;
 use crate::words::ms::ms_words;
 
 impl Call<'_> {
@@ -88,12 +86,8 @@ impl Call<'_> {
         Ok(lock)
     }
 
-    /// The environment shows that this run is inside the other. If systemd has started it from
-    /// there, the job that the other run waits for shows it.
     fn refuse_nested(&self, holder: &LockHolder) -> Result<(), Ending> {
-        let inside = std::env::var(RUN_VARIABLE)
-            .is_ok_and(|runs| runs.split(':').any(|id| id == holder.run));
-        if !inside && !own_unit::is_waited_for_by(holder.pid) {
+        if !holder.has_started_us() {
             return Ok(());
         }
         let ports = self.plan.gated().ports.brief();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use crate::words::exit::NotRunnable;
+use crate::words::meant::{meant, question};
 
 /// The search path when PATH is not set (confstr(3), _CS_PATH).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -19,6 +20,9 @@ const OF_SHELLS: &[&str] = &[
     "alias", "cd", "eval", "exec", "exit", "export", "if", "for", "set", "source", "ulimit",
     "umask", "unset", "until", "while",
 ];
+
+/// What most COMMANDs begin with.
+const STARTERS: [&str; 2] = ["service", "systemctl"];
 
 /// The file for `name`, as execvp(3) would find it.
 pub(crate) fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, NotRunnable> {
@@ -113,6 +117,11 @@ fn not_in_path(name: &OsStr) -> NotRunnable {
         None if sets_variable(&name) => format!(
             "'{name}' is a variable for a shell, not a program: put env in front, as in env {name} ..."
         ),
-        None => format!("{name} is not in PATH"),
+        None if name.starts_with('-') => {
+            format!(
+                "{name} stands behind --, where COMMAND begins: put syngate's own options before --"
+            )
+        }
+        None => format!("{name} is not in PATH{}", question(meant(&name, STARTERS))),
     })
 }

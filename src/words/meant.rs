@@ -6,11 +6,13 @@ pub(crate) fn meant<S: AsRef<str>>(
     word: &str,
     candidates: impl IntoIterator<Item = S>,
 ) -> Option<S> {
+    let word = &word.to_lowercase();
     let mut nearest: Option<(usize, S)> = None;
     let mut begin = Vec::new();
     for candidate in candidates {
-        let distance = distance(word, candidate.as_ref());
-        if begins_alike(word, candidate.as_ref()) && distance > 1 {
+        let name = candidate.as_ref().to_lowercase();
+        let distance = distance(word, &name);
+        if begins_alike(word, &name) && distance > 1 {
             begin.push(candidate);
         } else if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
             nearest = Some((distance, candidate));

@@ -66,9 +66,13 @@ pub(super) fn reset(figures: &Figures, elsewhere: &[String]) -> Option<Failure> 
             there.join(" ")
         ),
     };
+    let hint = match elsewhere {
+        [] => "",
+        _ => " (--syn hold loses none there)",
+    };
     Some(Failure {
         reason: "reset",
-        why: format!("{why}: {many}"),
+        why: format!("{why}: {many}{hint}"),
     })
 }
 

@@ -89,7 +89,7 @@ use crate::gate::counted;
 use crate::kernel::caps;
 use crate::kernel::room::known::guards;
 use crate::kernel::room::probe;
-use crate::process::lock::{Lock, LocksOf};
+use crate::process::lock::{Lock, LocksOf, directory_in_use, ports_of_runs};
 use crate::process::notify;
 use crate::process::rlimits::allow_files;
 use crate::process::signals::{Caught, Signals, asked_to_end};
@@ -211,16 +211,24 @@ fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
         true => wanted.ports.minus(&ports),
         false => PortSet::EMPTY,
     };
-    say.result(&began(wanted, &ports, &missing));
+    let gated = ports_of_runs(&directory_in_use());
+    let in_run = !wanted.ports.intersection(&gated).is_empty();
+    say.result(&began(wanted, &ports, &missing, in_run));
     if wanted.any {
         say.result(ANY);
     }
 }
 
-/// What is kept now, and what will be.
-fn began(wanted: &Wanted, ports: &PortSet, missing: &PortSet) -> String {
+/// What is kept now, and what will be. `in_run`: a run has its gate closed there.
+fn began(wanted: &Wanted, ports: &PortSet, missing: &PortSet, in_run: bool) -> String {
     let max_wait = humantime::format_duration(wanted.max_wait);
     let (what, yet) = (wanted.what(), missing.brief());
+    if ports.is_empty() && in_run {
+        return format!(
+            "keeping {what}: a run of syngate has its gate closed there; once somebody listens, new connections wait \
+             whenever nobody does, for {max_wait} at most"
+        );
+    }
     if ports.is_empty() {
         return format!(
             "keeping {what}: nobody listens there yet, so new connections are refused until somebody does; from then \

@@ -121,7 +121,9 @@ impl Down<'_> {
             let again = command_line(&self.control.command("restart"));
             return [
                 format!("{who} runs, but listens on {on} and not on {ports}: there {clients}"),
-                format!("{}correct its configuration, then {again}", self.why("; ")),
+                format!(
+                    "if that is meant, gate it by --port {on}; else correct its configuration, then {again}"
+                ),
             ];
         }
         let is = match (state, runs) {
@@ -133,20 +135,20 @@ impl Down<'_> {
         let again = command_line(&self.control.command(verb));
         [
             format!("{who} {is}: nobody listens on {ports}, so {clients}"),
-            format!("{}correct that first, then {again}", self.why(": ")),
+            format!("{}correct that first, then {again}", self.why()),
         ]
     }
 
     /// What tells why.
-    fn why(&self, end: &str) -> String {
+    fn why(&self) -> String {
         let log = match self.control {
             Control::Systemd(unit) => format!("systemctl status {unit} and journalctl -u {unit}"),
             Control::Init(_) => "its log".to_owned(),
         };
         match (self.test, self.control) {
             (Some(test), _) => format!("to see why: {test}, or {log}; "),
-            (None, Control::Systemd(_)) => format!("{log} tell why{end}"),
-            (None, Control::Init(_)) => format!("the output above, or {log}, tells why{end}"),
+            (None, Control::Systemd(_)) => format!("{log} tell why: "),
+            (None, Control::Init(_)) => format!("the output above, or {log}, tells why: "),
         }
     }
 }
@@ -223,7 +225,7 @@ mod tests {
         let expected = [
             "web (pid 7) runs, but listens on 81,8080 and not on 80: there its new clients wait in the rooms of \
              syngate keep",
-            "the output above, or its log, tells why; correct its configuration, then service web restart",
+            "if that is meant, gate it by --port 81,8080; else correct its configuration, then service web restart",
         ];
         assert_eq!(down.lines(), expected);
     }

@@ -125,7 +125,11 @@ impl Listening {
             true => String::new(),
             false => format!(" of {}", self.who),
         };
-        let mut lines = vec![format!("{what}: ports {}{who}", gated.brief())];
+        let ports = match gated.iter().nth(1) {
+            Some(_) => "ports",
+            None => "port",
+        };
+        let mut lines = vec![format!("{what}: {ports} {}{who}", gated.brief())];
         let loopback: PortSet = self
             .loopback
             .iter()
@@ -291,7 +295,7 @@ mod tests {
         let lines = found.lines("web", &found.ports);
         let told = "listens on it, too, at";
         let expected = [
-            "web: ports 80 of web10 (pid 10)",
+            "web: port 80 of web10 (pid 10)",
             &format!(
                 "80: another process {told} another address; --to says which addresses are gated"
             ),

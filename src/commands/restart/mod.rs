@@ -9,6 +9,7 @@ mod precheck;
 mod script;
 mod service;
 mod tested;
+mod turn;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ use crate::kernel::service_files::{self, SCRIPTS};
 use crate::process::own_unit::booted;
 use crate::process::profile;
 use crate::run::{self, forgotten, plan};
+use crate::tell::say::{Level, Say};
 use crate::words::exit::Exit;
 use crate::words::meant::{meant, question};
 use crate::words::ports::{PortSet, as_ranges};
@@ -70,7 +72,19 @@ pub(crate) fn run_of(
     started: Instant,
 ) -> Result<(Box<Args>, Option<Aftermath>), Exit> {
     let refused = |why: String| run::refuse(&named.args().options, &why, started);
-    let translated = translate(named).map_err(|error| refused(format!("{error:#}")))?;
+    let refused_by = |error: Error| refused(format!("{error:#}"));
+    let translated = translate(named).or_else(|error| {
+        let level = match named.args().options.quiet {
+            true => Level::Errors,
+            false => Level::Normal,
+        };
+        let say = Say::new(level, started);
+        match turn::await_other_run(named, &say)? {
+            true => translate(named),
+            false => Err(error),
+        }
+    });
+    let translated = translated.map_err(refused_by)?;
     match parse(translated.form.words()) {
         Parsed::Run(mut args) => {
             if let Some(why) = translated.refusal(named, &args) {
@@ -338,6 +352,12 @@ impl Translated {
             false => self.listening.lines(&self.what, ports),
         };
         lines.extend(self.unused.clone());
+        if self.control.is_some()
+            && self.listening.ports.is_empty()
+            && self.form.precheck().is_none()
+        {
+            lines.push("it is down, so syngate does not know how to test its configuration: --precheck CMD tests it".to_owned());
+        }
         lines
     }
 

@@ -11,6 +11,8 @@ use nix::libc::{self, off_t};
 
 use super::file::{LocksOf, file_name, id_of};
 use crate::process::cmdline::call_of;
+use crate::process::own_unit::is_waited_for_by;
+use crate::words::env::RUN_VARIABLE;
 use crate::words::file_id::FileId;
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
@@ -24,6 +26,15 @@ pub(crate) struct LockHolder {
     pub(crate) pid: i32,
     /// The run's id; empty if it can't be read.
     pub(crate) run: String,
+}
+
+impl LockHolder {
+    /// Whether this process is inside that run, and waits for itself if it waits for the run. The environment shows that.
+    /// If systemd has started this process from there, the job that the run waits for shows it.
+    pub(crate) fn has_started_us(&self) -> bool {
+        let is_inside = |runs: String| runs.split(':').any(|id| id == self.run);
+        std::env::var(RUN_VARIABLE).is_ok_and(is_inside) || is_waited_for_by(self.pid)
+    }
 }
 
 impl std::fmt::Display for LockHolder {

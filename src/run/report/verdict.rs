@@ -188,6 +188,13 @@ fn down_words(e: &Evidence) -> String {
         return String::new();
     };
     let before = e.before.lasting(&e.before.sessions);
+    if before.is_empty() && after.listeners.is_empty() {
+        let ports = e.gated.ports.brief();
+        return format!(
+            ", and nobody listens on {ports}, as before: {}",
+            clients_words(e)
+        );
+    }
     let gone = before
         .iter()
         .filter(|old| !is_covered(old, &after.listeners));
@@ -275,6 +282,10 @@ fn start_words(e: &Evidence, missing: &Missing) -> String {
     const SHORT: usize = 60;
     if e.helped_after {
         return String::new();
+    }
+    if e.facts.interrupted.is_some() {
+        return "; COMMAND ended by a signal before it had started the service: start it now"
+            .to_owned();
     }
     let log = e.log.unwrap_or("the service's log");
     let words: Vec<&str> = e.command.split(' ').collect();
