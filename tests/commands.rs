@@ -510,6 +510,7 @@ fn clear_force_ends_what_does_not_answer() {
         let ran = syngate(&host, "clear --force --timeout 300ms");
         assert_eq!(ran.code(), 0, "{ran:?}");
         assert!(ran.stderr.contains("was ended by SIGKILL"), "{ran:?}");
+        assert!(ran.stderr.contains("COMMAND goes on: "), "{ran:?}");
         wait_open(&host, SOON);
         assert_eq!(status(&host), (Vec::new(), 0), "it is gone");
     }

@@ -309,7 +309,7 @@ const LONGEST: [(&str, usize); 9] = [
     ("syngate-check.8", 100),
     ("syngate-clear.8", 100),
     ("syngate-keep.8", 300),
-    ("syngate-restart.8", 300),
+    ("syngate-restart.8", 305),
     ("syngate-status.8", 100),
     ("syngate-report.5", 450),
     ("syngate-actions.7", 850),

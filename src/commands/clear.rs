@@ -10,6 +10,7 @@ use crate::cli::ClearArgs;
 use crate::gate::found::{Found, FoundRooms};
 use crate::gate::rooms::{self, LeftGroup};
 use crate::gate::standing::{Census, erase, find};
+use crate::process::cmdline::call_of;
 use crate::process::lock::{self, Living};
 use crate::process::poll::comes_true;
 use crate::process::send::send;
@@ -277,11 +278,21 @@ impl Clearing<'_> {
             roll.is_ok_and(|roll| roll.living.iter().all(|r| r.holder.run != holder.run))
         };
         for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
+            let commands = commands_of(holder.pid);
             if !self.signal(run, signal) {
                 return gone();
             }
             if comes_true(gone, LOOK_EVERY, self.timeout) {
                 self.say.result(&format!("{name} was ended by {signal}"));
+                // A run that hangs has passed nothing on to it.
+                let lives = |(pid, call): &(i32, String)| call_of(*pid).as_ref() == Some(call);
+                for (pid, call) in commands
+                    .iter()
+                    .filter(|one| signal == Signal::SIGKILL && lives(one))
+                {
+                    self.say
+                        .result(&format!("COMMAND goes on: {call}; kill {pid} ends it"));
+                }
                 return comes_true(|| self.nothing_left(run), LOOK_EVERY, self.timeout);
             }
         }
@@ -339,4 +350,17 @@ impl Clearing<'_> {
             }
         }
     }
+}
+
+/// What a run has started, with the command lines: COMMAND, and no guards. Nothing where the kernel does not list
+/// children (CONFIG_PROC_CHILDREN).
+fn commands_of(run: i32) -> Vec<(i32, String)> {
+    let children = std::fs::read_to_string(format!("/proc/{run}/task/{run}/children"));
+    let children = children.unwrap_or_default();
+    let pids = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    pids.filter_map(|pid| Some((pid, call_of(pid)?)))
+        .filter(|(_, call)| !call.starts_with("gate-"))
+        .collect()
 }
