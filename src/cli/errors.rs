@@ -444,7 +444,7 @@ fn missing(error: &clap::Error, words: &[OsString]) -> String {
         )
     } else {
         "COMMAND is missing: put it behind --, as in \
-         syngate --port 80 -- service haproxy restart"
+         syngate --port 80 --syn auto -- service haproxy restart"
             .to_owned()
     }
 }
