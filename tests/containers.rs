@@ -186,7 +186,7 @@ fn nobody_notices_that_a_container_is_replaced() {
     assert_eq!(report["scope"], "--hook prerouting", "{report:#}");
     assert_eq!(report["listen_ports"], "80=8080", "{report:#}");
     assert_eq!(report["listeners_before"][0]["port"], 8080, "{report:#}");
-    let first = format!("syngate: web (podman, pid {before}): ports 80 (listener 8080)\n");
+    let first = format!("syngate: web (podman, pid {before}): port 80 (listener 8080)\n");
     assert!(ran.stderr.contains(&first), "{ran:?}");
     assert!(
         ran.stderr
@@ -368,7 +368,7 @@ fn a_container_is_restarted_by_its_name_and_by_a_profile() {
     assert_eq!(long_form(&ran), found("docker restart web"));
     assert!(
         ran.stderr
-            .starts_with("syngate: web (docker, pid 1): ports 82 (listener 8080)\n"),
+            .starts_with("syngate: web (docker, pid 1): port 82 (listener 8080)\n"),
         "{ran:?}"
     );
     let profile = host.write(

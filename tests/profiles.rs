@@ -53,7 +53,7 @@ fn nobody_notices_the_run_of_a_profile() {
         done(&ran);
         assert!(
             ran.stderr
-                .starts_with("syngate: /etc/syngate/shop.conf: ports 80\n"),
+                .starts_with("syngate: /etc/syngate/shop.conf: port 80\n"),
             "{ran:?}"
         );
         assert_ne!(host.must(words("pgrep -x haproxy")), old);
@@ -86,7 +86,7 @@ fn a_profile_of_a_service_has_its_options() {
     let form = |call: &str| {
         let ran = by_name(host, call);
         let form = long_form(&ran);
-        let what = "syngate: /etc/init.d/haproxy with /etc/syngate/haproxy.conf: ports ";
+        let what = "syngate: /etc/init.d/haproxy with /etc/syngate/haproxy.conf: port";
         assert!(ran.stderr.starts_with(what), "{ran:?}");
         form
     };
@@ -182,7 +182,7 @@ fn what_is_given_wins_over_what_it_excludes_in_a_profile() {
     let ran = ran.unwrap();
     let form = long_form(&ran);
     assert_eq!(form, "--port 80 --syn auto --ready-url tcp:80 -- true");
-    assert!(ran.stderr.contains("web.conf: ports 80"), "{ran:?}");
+    assert!(ran.stderr.contains("web.conf: port 80"), "{ran:?}");
 }
 
 /// The service comes first, and what it does is no hand-over.

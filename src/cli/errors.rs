@@ -310,7 +310,7 @@ fn second_name(words: &[OsString]) -> &'static str {
     }
 }
 
-/// Whether there is an init script or a unit of that name, and nothing else stands in the call.
+/// Whether there is an init script or a unit of that name.
 fn is_service(word: &str) -> bool {
     let units = service_files::units().filter(|_| booted());
     service_files::scripts()

@@ -63,6 +63,14 @@ impl PortSet {
         format!("{some},… ({} ports)", self.len())
     }
 
+    /// What goes before the numbers in a message.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.iter().nth(1) {
+            Some(_) => "ports",
+            None => "port",
+        }
+    }
+
     pub(crate) fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.ranges
     }

@@ -88,7 +88,8 @@ pub(super) fn call(wanted: &Wanted, found: &Found) -> Result<Call, String> {
     let Found { engine, name, .. } = found;
     let pid = found.container.pid.unwrap_or_default();
     let shown = listen_ports.shown(&ports);
-    let mut lines = vec![format!("{name} ({engine}, pid {pid}): ports {shown}")];
+    let word = ports.word();
+    let mut lines = vec![format!("{name} ({engine}, pid {pid}): {word} {shown}")];
     lines.extend(found.about_ports(&ports));
     if let Some(health) = found.container.health.as_ref().filter(|_| checked) {
         lines.push(found.about(health, wanted.ready_timeout));
@@ -500,7 +501,7 @@ mod tests {
         let host = found(Engine::Docker, HOST);
         let (form, lines) = of(&host, &[]).unwrap();
         assert_eq!(form, "--port 8088");
-        assert_eq!(lines, ["web (docker, pid 6767): ports 8088"]);
+        assert_eq!(lines, ["web (docker, pid 6767): port 8088"]);
         let none = Found {
             here: PortSet::EMPTY,
             ..host

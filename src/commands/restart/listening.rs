@@ -125,11 +125,7 @@ impl Listening {
             true => String::new(),
             false => format!(" of {}", self.who),
         };
-        let ports = match gated.iter().nth(1) {
-            Some(_) => "ports",
-            None => "port",
-        };
-        let mut lines = vec![format!("{what}: {ports} {}{who}", gated.brief())];
+        let mut lines = vec![format!("{what}: {} {}{who}", gated.word(), gated.brief())];
         let loopback: PortSet = self
             .loopback
             .iter()

@@ -121,14 +121,16 @@ impl Place {
         )
     }
 
-    /// Who restarts a service that is kept. The argument: the pid of the keep, which is ended then.
+    /// Who restarts a service that is kept. The argument: the pid of the keep, which is ended then. A fault may have lost
+    /// the line that says that it keeps: then it has had more time than it needs.
     pub fn beside(&self) -> String {
         let restart = self.file("restart");
         let said = self.file("stderr");
         let ends = self.file(ENDS);
         format!(
             "lives() {{ kill -0 $1 2>/dev/null; }}\n\
-             until grep -qs 'keeping ' {said} || ! lives $1; do sleep 0.01; done\n\
+             n=0\n\
+             until grep -qs 'keeping ' {said} || ! lives $1 || [ $n -ge 1000 ]; do sleep 0.01; n=$((n + 1)); done\n\
              sh {restart}\n\
              sleep 0.4\n\
              : >{ends}\n\
