@@ -2062,7 +2062,7 @@ fn each_warning_is_one_more_line() {
         call(&host, words("--port 80-81,443 --settle 0")).run(sh("true; # odd \n exit 0"));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let warnings = [
-        "nobody listens on 81,443 now: a first start, or a typo?",
+        "nobody listens on 81,443 now: is the service down, or the port wrong?",
         "syngate saw no listener on 81,443, neither before COMMAND nor after it, and so did not wait \
          for the service; if the listener is in a container or on another port, give --listen-netns or \
          --listen-port",
@@ -2107,7 +2107,7 @@ fn quiet_is_silent_unless_something_failed() {
     assert_eq!((outcome.code, &*outcome.stderr), (0, ""));
     assert_eq!(
         outcome.report["warnings"],
-        json!(["nobody listens on 80 now: a first start, or a typo?"]),
+        json!(["nobody listens on 80 now: is the service down, or the port wrong?"]),
         "reported all the same"
     );
     let outcome = quick(&host).arg("-q").run(["false"]);

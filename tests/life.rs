@@ -186,7 +186,7 @@ fn a_port_that_comes_new_is_reported() {
     let outcome = call(&pair.server, words("--port 80,8080")).run(haproxy.restart_argv());
     assert_ok(
         &outcome,
-        &["nobody listens on 8080 now: a first start, or a typo?"],
+        &["nobody listens on 8080 now: is the service down, or the port wrong?"],
     );
     assert_ready_in(&outcome, 0.0, AT_ONCE_MS);
     assert_eq!(addresses_after(&outcome), ["0.0.0.0 80", "0.0.0.0 8080"]);
@@ -279,7 +279,7 @@ fn a_first_start_is_not_waited_for() {
     let outcome = call(&pair.server, words("--port 80")).run(start);
     assert_ok(
         &outcome,
-        &["nobody listens on 80 now: a first start, or a typo?"],
+        &["nobody listens on 80 now: is the service down, or the port wrong?"],
     );
     assert_ready_in(&outcome, 0.0, AT_ONCE_MS);
     assert_eq!(addresses_after(&outcome), ["0.0.0.0 80", ":: 80"]);

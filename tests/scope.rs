@@ -975,7 +975,7 @@ fn without_its_namespace_only_the_settle_time_is_waited_for() {
                    for --settle 100ms; if the listener is in a container or on another port, give \
                    --listen-netns or --listen-port";
     let warnings = json!([
-        "nobody listens on 80 now: a first start, or a typo?",
+        "nobody listens on 80 now: is the service down, or the port wrong?",
         warning
     ]);
     assert_eq!(outcome.report["warnings"], warnings);
@@ -1320,7 +1320,7 @@ fn each_port_has_its_own_listener() {
     assert_eq!(outcome.report["ports_not_ready"], json!(["443"]));
     for says in [
         "nobody listens on 443 (listener 8443) 1s after",
-        "warning: nobody listens on 90 now: a first start, or a typo?\n",
+        "warning: nobody listens on 90 now: is the service down, or the port wrong?\n",
         "waiting for a listener on 443 (listener 8443)",
         "opened 80,90",
         "warning: syngate saw no listener on 90, neither before COMMAND nor after it, and so did not wait",
@@ -1391,7 +1391,7 @@ fn a_ready_check_needs_no_visible_listener() {
     );
     assert_eq!(
         outcome.report["warnings"],
-        json!(["nobody listens on 80 now: a first start, or a typo?"])
+        json!(["nobody listens on 80 now: is the service down, or the port wrong?"])
     );
 }
 

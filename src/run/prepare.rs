@@ -393,7 +393,7 @@ impl Call<'_> {
         let deserted = gated.ports.minus(&gated.served_by_any(&listened));
         if !deserted.is_empty() {
             let text = format!(
-                "nobody listens on {} now: a first start, or a typo?",
+                "nobody listens on {} now: is the service down, or the port wrong?",
                 gated.listen_ports.shown(&deserted)
             );
             record.warnings.warn(self.say, text);

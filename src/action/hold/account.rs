@@ -9,7 +9,7 @@ use super::held::Figures;
 use super::release::STALL;
 use crate::action::contract::Now;
 use crate::decide::policy::{Cut, Noted};
-use crate::words::count::counted;
+use crate::words::count::{counted, counted_does};
 use crate::words::ending::Failure;
 use crate::words::ms::{Ms, ms_words};
 
@@ -106,7 +106,12 @@ pub(crate) fn refused(to_nobody: usize) -> Option<Failure> {
     (to_nobody > 0).then(|| Failure {
         reason: "refused",
         why: format!(
-            "{to_nobody} held SYNs were refused, since nobody listened when they were let go"
+            "{}, since nobody listened when they were let go",
+            counted_does(
+                to_nobody as u64,
+                "held SYN",
+                ["was refused", "were refused"]
+            )
         ),
     })
 }

@@ -99,7 +99,7 @@ fn bypassed_by_redirect(host: &Host, ports: &PortSet) -> Option<Advice> {
 fn deserted(host: &Host, deserted: &PortSet) -> Option<Advice> {
     let published: PortSet = host.published.iter().map(|p| p.port).collect();
     let ports = deserted.minus(&published);
-    let text = "nobody listens: nothing to wait for after COMMAND; a typo, or a first start?";
+    let text = "nobody listens: nothing to wait for after COMMAND; is the service down, or the port wrong?";
     (!ports.is_empty()).then(|| Advice::about("no_listener", ports, text))
 }
 
