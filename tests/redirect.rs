@@ -778,8 +778,8 @@ fn standby_argv(host: &Host) -> (String, PathBuf) {
 fn kill_standby(host: &Host) {
     let listeners = format!("ss -Hltnp sport = :{STANDBY}");
     let pid = r"sed 's/.*pid=\([0-9]*\).*/\1/'";
-    // It may be seen to listen when it is already ending.
-    let kill = format!("kill -KILL $({listeners} | {pid})");
+    // It may be seen to listen when it is already ending. It has a line for each of its addresses, and is killed once.
+    let kill = format!("kill -KILL $({listeners} | {pid} | sort -u)");
     let ended = || host.run(["sh", "-c", &kill]).is_ok();
     wait_until(SOON, "a standby that is killed", ended).unwrap();
 }
